@@ -1,0 +1,69 @@
+# The same commands in the README, in continuous integration and in your shell.
+#   make demo          the whole path on this machine: RabbitMQ, engine, bridge, workers
+#   make demo KEEP=1   the same, left running; `make down` ends it
+#   make test          style, types and every test (what .ci/run calls)
+#   make check         style and types only
+#   make format        put the style right
+#   make engines       build both process engines (once; the result is cached)
+#   make lock          renew the pinned versions in deploy/requirements.lock
+#   make clean         remove everything that was made here
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo down test check lint format system engines lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml deploy/requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments. On Debian: sudo apt-get install -y python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "making the virtual environment .venv"; $(PYTHON) -m venv --clear .venv; }
+	@echo "installing what pyproject.toml names"
+	@$(BIN)/python -m pip install --quiet --constraint deploy/requirements.lock --editable '.[dev]'
+	@touch $@
+
+demo: venv
+	@KEEP='$(KEEP)' $(BIN)/python -m deploy.local.demo
+
+down: venv
+	@$(BIN)/python -m deploy.local.demo down
+
+test: venv system check
+	$(BIN)/python -m pytest
+
+check lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+system: venv
+	@$(BIN)/python -m deploy.local.system
+
+engines: venv system
+	@$(BIN)/python -m deploy.local.engine
+
+lock: venv
+	$(PYTHON) -m venv --clear .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --editable '.[dev]'
+	.cache/lock/bin/python -m pip freeze --exclude-editable > .cache/requirements.lock
+	mv .cache/requirements.lock deploy/requirements.lock
+	rm -rf .cache/lock
+
+# The demo first, or its processes would lose their files under their feet.
+clean:
+	@if [ -e .cache/demo ] && [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local.demo down; fi
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis deploy/engine/target dist

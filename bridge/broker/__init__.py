@@ -1,0 +1,17 @@
+"""RabbitMQ.  The only room that imports pika; knows messages, queues and confirms, not tasks."""
+
+from bridge.broker.connection import BrokerOptions, ConnectionThread
+from bridge.broker.consumer import Consumer
+from bridge.broker.publisher import Outcome, Publisher
+from bridge.broker.topology import Exchange, Queue, Topology
+
+__all__ = [
+    "BrokerOptions",
+    "ConnectionThread",
+    "Consumer",
+    "Exchange",
+    "Outcome",
+    "Publisher",
+    "Queue",
+    "Topology",
+]

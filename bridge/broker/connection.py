@@ -1,0 +1,240 @@
+"""One AMQP connection in a thread of its own, reconnecting until it is stopped.
+
+Nothing but this thread touches the connection or its channels.  Other threads leave work in a
+queue of their own and call `wake`; many calls make one wake-up.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pika
+import structlog
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    ConnectionClosedByBroker,
+    IncompatibleProtocolError,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+
+from bridge.clock import monotonic
+from bridge.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+MAX_PAUSE_SECONDS = 30.0
+CLOSE_SECONDS = 3.0
+# A connection that lived this long was a good one: the next pause starts small again.
+GOOD_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class BrokerOptions:
+    """Where RabbitMQ is.  `urls` hold credentials: never log them, `hosts` is for that."""
+
+    urls: tuple[str, ...]
+    heartbeat: int = 10
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    blocked_timeout: float = 60.0
+
+    @property
+    def hosts(self) -> str:
+        """The brokers' addresses without credentials."""
+        return ", ".join(f"{p.host}:{p.port}" for p in map(pika.URLParameters, self.urls))
+
+    def parameters(self, name: str) -> list[pika.URLParameters]:
+        """One set of connection parameters for each address, in the order given."""
+        return [self._parameters(url, name) for url in self.urls]
+
+    def _parameters(self, url: str, name: str) -> pika.URLParameters:
+        parameters = pika.URLParameters(url)
+        parameters.heartbeat = self.heartbeat
+        parameters.blocked_connection_timeout = self.blocked_timeout
+        parameters.socket_timeout = 5.0
+        parameters.stack_timeout = 15.0
+        parameters.connection_attempts = 1
+        parameters.tcp_options = {"TCP_KEEPIDLE": 30}
+        parameters.client_properties = {"connection_name": name, "product": "external-task-bridge"}
+        if url.startswith("amqps:"):
+            parameters.ssl_options = pika.SSLOptions(self._tls(), parameters.host)
+        return parameters
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.client_cert_file is not None:
+            context.load_cert_chain(self.client_cert_file, self.client_key_file)
+        return context
+
+
+class Role(Protocol):
+    """What a connection is for.  Every method runs on the connection's own thread."""
+
+    def opened(self, connection: pika.SelectConnection) -> None: ...
+    def lost(self, why: str) -> None: ...
+    def work(self) -> None: ...
+    def blocked(self, blocked: bool) -> None: ...
+
+
+class ConnectionThread:
+    """Keeps one connection open for a role, with growing pauses between attempts."""
+
+    def __init__(
+        self, name: str, options: BrokerOptions, role: Role, before: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self._options = options
+        self._role = role
+        self._before = before
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._connection: pika.SelectConnection | None = None
+        self._opened_at: float | None = None
+        self._woken = False
+        self._told: str | None = None
+        self.problem: str | None = "not connected yet"
+
+    def run(self) -> None:
+        """Connect, work, reconnect; returns once `stop` was called and the connection is closed.
+
+        `before` runs ahead of every attempt, in this thread; it declares what is missing.
+        """
+        parameters = self._options.parameters(f"external-task-bridge {self.name}")
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                self._before()
+                lived = self._connect(parameters[attempt % len(parameters)])
+            except BrokerUnavailable as error:
+                self._say(str(error))
+                lived = False
+            except (AMQPError, OSError) as error:
+                self._say(describe(error))
+                lived = False
+            attempt = 1 if lived else attempt + 1
+            ceiling = min(MAX_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10))
+            self._stopping.wait(random.uniform(0.05, ceiling))  # noqa: S311 (jitter)
+
+    def wake(self) -> None:
+        """Have `role.work` called soon on the connection's thread; cheap when already due."""
+        with self._lock:
+            if self._woken or self._connection is None:
+                return
+            self._woken = True
+            self._connection.ioloop.add_callback_threadsafe(self._work)
+
+    def stop(self) -> None:
+        """Have the connection closed; `run` returns soon after."""
+        self._stopping.set()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.ioloop.add_callback_threadsafe(self._close)
+
+    # -- on the connection's thread --------------------------------------------------------------
+
+    def _connect(self, parameters: pika.URLParameters) -> bool:
+        self._opened_at = None
+        connection = pika.SelectConnection(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_open_error,
+            on_close_callback=self._on_close,
+        )
+        connection.add_on_connection_blocked_callback(lambda *_: self._role.blocked(True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._role.blocked(False))
+        with self._lock:
+            self._connection = connection
+            self._woken = False
+        if self._stopping.is_set():
+            connection.ioloop.call_later(0, self._close)
+        try:
+            connection.ioloop.start()
+        finally:
+            with self._lock:
+                self._connection = None
+            connection.ioloop.close()
+        return self._opened_at is not None and monotonic() - self._opened_at > GOOD_SECONDS
+
+    def _on_open(self, connection: Any) -> None:
+        self._opened_at = monotonic()
+        self.problem = self._told = None
+        log.info("broker connected", connection=self.name, host=connection.params.host)
+        self._role.opened(connection)
+        self._work()
+
+    def _on_open_error(self, connection: Any, error: BaseException | str) -> None:
+        self._say(describe(error))
+        connection.ioloop.stop()
+
+    def _on_close(self, connection: Any, reason: BaseException) -> None:
+        why = describe(reason)
+        if not self._stopping.is_set():
+            self._say(why)
+        self.problem = why
+        self._role.lost(why)
+        connection.ioloop.stop()
+
+    def _work(self) -> None:
+        with self._lock:
+            self._woken = False
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            self._role.work()
+
+    def _close(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        # A blocked broker never answers a close: leave after a while all the same.
+        connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
+        if connection.is_open:
+            connection.close()
+        elif connection.is_closed:
+            connection.ioloop.stop()
+
+    def _say(self, why: str) -> None:
+        self.problem = why
+        if why != self._told:
+            self._told = why
+            log.warning("broker not connected", connection=self.name, reason=why)
+
+
+def describe(error: BaseException | str) -> str:
+    """One sentence on why the broker cannot be used; never credentials."""
+    if isinstance(error, AMQPConnectorException | AMQPConnectionError):
+        inner = _innermost(error)
+        if inner is not error:
+            return describe(inner)
+    if isinstance(error, ProbableAuthenticationError):
+        return "RabbitMQ refuses the user name or password of [broker] url"
+    if isinstance(error, ProbableAccessDeniedError):
+        return "RabbitMQ refuses access to the virtual host of [broker] url"
+    if isinstance(error, ConnectionClosedByBroker):
+        return f"closed by RabbitMQ: {error.reply_code} {error.reply_text}"
+    if isinstance(error, IncompatibleProtocolError):
+        return f"not an AMQP 0-9-1 listener, or TLS refused: {_text(error)}"
+    return _text(error)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    causes: Sequence[Any] = getattr(error, "exceptions", None) or error.args
+    for cause in reversed(list(causes)):
+        if isinstance(cause, BaseException):
+            return _innermost(cause)
+    inner = getattr(error, "exception", None)
+    return _innermost(inner) if isinstance(inner, BaseException) else error
+
+
+def _text(error: BaseException | str) -> str:
+    return error if isinstance(error, str) else (str(error) or repr(error))

@@ -1,0 +1,201 @@
+"""The exchanges and queues that the bridge needs: what they are, and making sure they exist.
+
+Never redefines what is there: an existing queue with other arguments is used as it is, and what
+differs is logged once.  Works on a short-lived connection of its own, because a refused
+declaration closes its channel.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pika
+import structlog
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from bridge.broker.connection import BrokerOptions, describe
+from bridge.clock import monotonic
+from bridge.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+Mode = Literal["missing", "passive", "never"]
+# Publisher and consumer connect at the same time: one of them looks, the other relies on it.
+FRESH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A durable exchange; `type` None: somebody else's, only looked for."""
+
+    name: str
+    type: str | None
+    lane: str = ""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A durable queue with its arguments, bound to (exchange, routing key) pairs."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    bindings: tuple[tuple[str, str], ...] = ()
+    lane: str = ""
+
+
+class Topology:
+    """Makes sure that everything the bridge needs exists.  Safe to use from every thread."""
+
+    def __init__(self, options: BrokerOptions, mode: Mode, parts: Iterable[Exchange | Queue]):
+        self._options = options
+        self._mode = mode
+        self._parts = tuple(parts)
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+        self._different: set[str] = set()
+        self.problems: dict[str, str] = {}
+
+    def ensure(self) -> None:
+        """Look for every part and declare what is missing, as far as the mode says.  What cannot
+        be had is in `problems`, by name.  Raises BrokerUnavailable where no broker answers.
+        """
+        with self._lock:
+            if monotonic() - self._looked < FRESH_SECONDS:
+                return
+            self._ensure(self._parts)
+            self._looked = monotonic()
+
+    def ensure_lane(self, lane: str) -> bool:
+        """The same for one topic's parts; True if all of them are there."""
+        parts = [part for part in self._parts if part.lane == lane]
+        with self._lock:
+            self._ensure(parts)
+        return not any(part.name in self.problems for part in parts)
+
+    def ensure_queue(self, queue: str) -> None:
+        """The same for one queue."""
+        with self._lock:
+            self._ensure([part for part in self._parts if part.name == queue])
+
+    def consumers(self, queue: str) -> int:
+        """How many consumers a queue has now; 0 where it does not exist."""
+        with self._lock, _Session(self._options) as session:
+            try:
+                return int(session.queue(queue, passive=True).method.consumer_count)
+            except ChannelClosedByBroker:
+                return 0
+
+    def _ensure(self, parts: Iterable[Exchange | Queue]) -> None:
+        if self._mode == "never":
+            return
+        try:
+            with _Session(self._options) as session:
+                for part in parts:
+                    self._note(part.name, self._part(session, part))
+        except AMQPError as error:
+            raise BrokerUnavailable(describe(error)) from error
+
+    def _note(self, name: str, why: str | None) -> None:
+        if why is None:
+            self.problems.pop(name, None)
+        elif self.problems.get(name) != why:
+            self.problems[name] = why
+            log.error("not usable at the broker", name=name, reason=why)
+
+    def _part(self, session: _Session, part: Exchange | Queue) -> str | None:
+        if isinstance(part, Exchange):
+            return self._exchange(session, part)
+        return self._queue(session, part)
+
+    def _exchange(self, session: _Session, part: Exchange) -> str | None:
+        declare = None
+        if part.type is not None and self._mode == "missing":
+            declare = lambda: session.exchange(part.name, part.type)  # noqa: E731
+        return self._look(part.name, lambda: session.exchange(part.name, None), declare)
+
+    def _queue(self, session: _Session, part: Queue) -> str | None:
+        declare = None
+        if self._mode == "missing":
+            declare = lambda: session.queue(part.name, part.arguments)  # noqa: E731
+        why = self._look(part.name, lambda: session.queue(part.name, passive=True), declare)
+        if why is None and self._mode == "missing":
+            for exchange, key in part.bindings:
+                try:
+                    session.bind(part.name, exchange, key)
+                except ChannelClosedByBroker as error:
+                    return f"binding to {exchange!r}: {describe_close(error)}"
+        return why
+
+    def _look(
+        self, name: str, look: Callable[[], Any], declare: Callable[[], Any] | None
+    ) -> str | None:
+        if declare is not None and name not in self._different:
+            try:
+                declare()
+            except ChannelClosedByBroker as error:
+                if error.reply_code == 406:
+                    self._different.add(name)
+                    log.warning("used as it is", name=name, differs=error.reply_text)
+                elif error.reply_code != 403:
+                    return describe_close(error)
+            else:
+                return None
+        try:
+            look()
+        except ChannelClosedByBroker as error:
+            return describe_close(error)
+        return None
+
+
+def describe_close(error: ChannelClosedByBroker) -> str:
+    """The broker's own words, in one line."""
+    return f"{error.reply_code} {error.reply_text}"
+
+
+class _Session:
+    """A short-lived connection whose channel is opened anew after each refusal."""
+
+    def __init__(self, options: BrokerOptions) -> None:
+        self._options = options
+        self._connection: Any = None
+        self._channel: Any = None
+
+    def __enter__(self) -> _Session:
+        error: Exception | None = None
+        for parameters in self._options.parameters("external-task-bridge topology"):
+            try:
+                self._connection = pika.BlockingConnection(parameters)
+            except (AMQPError, OSError) as failed:
+                error = failed
+            else:
+                return self
+        raise BrokerUnavailable(describe(error or "no address")) from error
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._connection.close()
+        except (AMQPError, OSError):
+            log.debug("topology connection was gone already")
+
+    def exchange(self, name: str, kind: str | None) -> Any:
+        if kind is None:
+            return self._open().exchange_declare(name, passive=True)
+        return self._open().exchange_declare(name, kind, durable=True)
+
+    def queue(
+        self, name: str, arguments: Mapping[str, Any] | None = None, *, passive: bool = False
+    ) -> Any:
+        if passive:
+            return self._open().queue_declare(name, passive=True)
+        return self._open().queue_declare(name, durable=True, arguments=dict(arguments or {}))
+
+    def bind(self, queue: str, exchange: str, key: str) -> None:
+        self._open().queue_bind(queue, exchange, key)
+
+    def _open(self) -> Any:
+        if self._channel is None or not self._channel.is_open:
+            self._channel = self._connection.channel()
+        return self._channel

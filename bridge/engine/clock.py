@@ -1,0 +1,56 @@
+"""The engine's time, read off its answers.
+
+The local wall clock is never compared with the engine's dates.  The engine's time is the `Date`
+header of its latest answer (one second coarse) carried on by the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from email.utils import parsedate_to_datetime
+
+from bridge.clock import monotonic
+from bridge.errors import EngineMisconfigured
+from bridge.messages import LockWindow
+
+# The Date header has no fractions of a second.
+DATE_SECONDS = 1.0
+
+
+class EngineClock:
+    """The engine's time as its answers tell it.  Safe to use from every thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._offset: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any answer has told the time yet."""
+        return self._offset is not None
+
+    def observe(self, date_header: str | None, at: float) -> float:
+        """Take the `Date` of an answer that arrived at monotonic time `at`; returns it in seconds.
+
+        Raises EngineMisconfigured where no answer has ever carried a date: without the engine's
+        time no lock can be judged.
+        """
+        if date_header is None:
+            return self.now(at)
+        date = parsedate_to_datetime(date_header).timestamp()
+        with self._lock:
+            self._offset = date - at
+        return date
+
+    def now(self, at: float | None = None) -> float:
+        """The engine's seconds since the epoch, at monotonic time `at` (default: now)."""
+        with self._lock:
+            offset = self._offset
+        if offset is None:
+            raise EngineMisconfigured("the engine's answers carry no Date header")
+        return offset + (monotonic() if at is None else at)
+
+    def window(self, duration: float, began: float, ended: float) -> LockWindow:
+        """Where the expiration lies that a call between `began` and `ended` has set."""
+        at = self.now(ended)
+        return LockWindow(at - (ended - began) + duration, at + DATE_SECONDS + duration)

@@ -1,0 +1,312 @@
+"""Keeps the locks of what is in flight: lease, renew, hold, adopt, and the deadline.
+
+A lock with more than two publish windows left is the proof that a message is out, so no lock is
+extended before the engine has been asked whether it still is the one that this replica set.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from bridge.attempts import Attempts, Report
+from bridge.callers import Callers
+from bridge.clock import monotonic
+from bridge.engine import EngineClient, Observed
+from bridge.errors import (
+    EngineError,
+    EngineUnavailable,
+    LockExpired,
+    LockLost,
+    TaskGone,
+    TaskSuspended,
+)
+from bridge.ledger import Entry, Ledger
+from bridge.messages import ExternalTask, LockWindow
+from bridge.metrics import Metrics
+from bridge.protocol import adoptable, still_ours
+from bridge.tokens import Token
+from bridge.topics import Topic
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 300  # entries that are looked at together: one bulk query
+TICK_SECONDS = 0.25
+AGAIN_SECONDS = 1.0
+ROOM_CHECK_MAX_SECONDS = 30.0
+RATE_SECONDS = 10.0
+
+
+class LockKeeper:
+    """Its loop is `run`; the callers do what is to be done to a task, in the task's own order."""
+
+    def __init__(
+        self,
+        *,
+        engine: EngineClient,
+        ledger: Ledger,
+        callers: Callers,
+        attempts: Attempts,
+        topics: Mapping[str, Topic],
+        metrics: Metrics,
+        publishing: threading.Event,
+        announce_gone: Callable[[str, str], None],
+        renew_warn: float,
+        stopping: threading.Event,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._callers = callers
+        self._attempts = attempts
+        self._topics = topics
+        self._metrics = metrics
+        self._publishing = publishing
+        self._announce_gone = announce_gone
+        self._renew_warn = renew_warn
+        self._stopping = stopping
+        self._random = random.Random()  # noqa: S311 (jitter)
+        self._room_checks: dict[str, tuple[float, float]] = {}
+        self._sweeps: dict[tuple[float, float], float] = {}
+        self._rate = _Rate()
+        self._told: str | None = None
+
+    def run(self) -> None:
+        """Look after the locks until stopped."""
+        while not self._stopping.is_set():
+            try:
+                self._sweep()
+                self._check_full_topics()
+                self._attend(self._ledger.due(monotonic(), AT_ONCE))
+                self._told = None
+            except EngineError as error:
+                self._tell(str(error))
+                self._stopping.wait(AGAIN_SECONDS)
+            self._rate.warn_above(self._renew_warn, self._topics, monotonic())
+            self._stopping.wait(TICK_SECONDS)
+
+    def lease_all(self, seconds: float) -> bool:
+        """Lease everything in flight, for peers to adopt; True if done within `seconds`."""
+        limit = monotonic() + seconds
+        while unleased := self._ledger.unleased():
+            if monotonic() > limit:
+                return False
+            for start in range(0, len(unleased), AT_ONCE):
+                try:
+                    self._attend(unleased[start : start + AT_ONCE])
+                except EngineError as error:
+                    self._tell(str(error))
+            self._callers.wait_idle(max(0.0, limit - monotonic()))
+            self._stopping.wait(0.0 if not self._told else AGAIN_SECONDS / 10)
+        return True
+
+    # -- lease, renew, hold ----------------------------------------------------------------------
+
+    def _attend(self, entries: list[Entry]) -> None:
+        """Ask the engine about them all at once; whatever still is ours is extended."""
+        if not entries:
+            return
+        try:
+            observed = self._engine.tasks([entry.task_id for entry in entries])
+        except EngineError:
+            for entry in entries:
+                self._ledger.put_off(entry, monotonic() + AGAIN_SECONDS)
+            raise
+        for entry in entries:
+            task = observed.tasks.get(entry.task_id)
+            if task is not None and self._ours(entry, task, observed):
+                self._callers.submit(
+                    entry.task_id, partial(self._extend, entry, task, observed.asked)
+                )
+            else:
+                self._let_go(entry, gone=task is None)
+
+    def _ours(self, entry: Entry, task: ExternalTask, observed: Observed) -> bool:
+        engine_now = self._engine.clock.now(observed.asked)
+        return still_ours(entry, task, self._engine.worker_id, engine_now)
+
+    def _extend(self, entry: Entry, task: ExternalTask, asked: float) -> None:
+        current = self._ledger.current(entry)
+        if current is None:
+            return
+        timing, now = self._topics[current.topic].timing, monotonic()
+        if now - asked > timing.publish_window / 2:
+            self._ledger.put_off(current, now)  # too old to act on: ask again
+        elif now >= current.deadline + timing.lease:
+            self._deadline_missed(current)
+        elif current.confirmed:
+            self._set_lock(current, task, timing.lease)
+        elif self._publishing.is_set():
+            self._set_lock(current, task, timing.publish_window)
+        else:
+            self._ledger.forget(current)  # unconfirmed, and the connection is gone
+
+    def _set_lock(self, entry: Entry, task: ExternalTask, duration: float) -> None:
+        began, before = monotonic(), self._engine.clock.now()
+        try:
+            window = self._lock(task, duration)
+        except TaskGone:
+            self._let_go(entry, gone=True)
+        except (LockExpired, LockLost):
+            self._let_go(entry, gone=False)
+        except EngineUnavailable:
+            # Carried out or not, the old or the new expiration now counts as ours.
+            maybe = LockWindow(before + duration, self._engine.clock.now() + duration)
+            self._renewed(entry, (*entry.expiries, maybe), entry.lock_ends, began + AGAIN_SECONDS)
+        except EngineError as error:
+            self._tell(str(error))
+            self._ledger.put_off(entry, began + AGAIN_SECONDS)
+        else:
+            due = began + duration / 2 * self._random.uniform(0.8, 1.0)
+            self._renewed(entry, (window,), began + duration, due, leased=entry.confirmed)
+            self._metrics.count(entry.topic, "leased" if entry.confirmed else "held")
+            self._rate.add(entry.topic)
+
+    def _lock(self, task: ExternalTask, duration: float) -> LockWindow:
+        if task.suspended:
+            return self._engine.lock(task.id, duration)
+        try:
+            return self._engine.extend_lock(task.id, duration)
+        except TaskSuspended:
+            return self._engine.lock(task.id, duration)
+
+    def _renewed(
+        self,
+        entry: Entry,
+        expiries: tuple[LockWindow, ...],
+        lock_ends: float,
+        due: float,
+        *,
+        leased: bool = False,
+    ) -> None:
+        self._ledger.renewed(entry, expiries=expiries, lock_ends=lock_ends, due=due, leased=leased)
+
+    def _let_go(self, entry: Entry, *, gone: bool) -> None:
+        if self._ledger.drop(entry):
+            self._metrics.count(entry.topic, "dropped")
+            if gone:
+                self._announce_gone(entry.topic, entry.task_id)
+
+    def _deadline_missed(self, entry: Entry) -> None:
+        topic, token = self._topics[entry.topic], Token(entry.task_id, entry.retries)
+        hours = topic.timing.deadline / 3600
+        try:
+            report = Report(f"no answer within the deadline of {hours:g} h")
+            self._attempts.fail(topic, token, report, "deadline_missed")
+        except (TaskGone, LockLost):
+            self._let_go(entry, gone=False)
+        except EngineError as error:
+            self._tell(str(error))
+            self._ledger.put_off(entry, monotonic() + AGAIN_SECONDS)
+        else:
+            self._ledger.forget(entry)
+
+    # -- adopt -----------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Take over what a dead replica, or this one before its restart, has left in flight."""
+        now = monotonic()
+        for window, lease in {
+            (t.timing.publish_window, t.timing.lease) for t in self._topics.values()
+        }:
+            if now < self._sweeps.get((window, lease), 0.0):
+                continue
+            self._sweep_band(2 * window, 0.4 * lease)
+            self._sweeps[window, lease] = now + lease / 10 * self._random.uniform(0.8, 1.2)
+
+    def _sweep_band(self, shortest: float, longest: float) -> None:
+        engine_now = self._engine.now()
+        observed = self._engine.locked_between(engine_now + shortest, engine_now + longest)
+        for task in observed.tasks.values():
+            topic = self._topics.get(task.topic_name)
+            if topic is None or task.id in self._ledger:
+                continue
+            now = self._engine.clock.now(observed.asked)
+            if adoptable(task, topic.timing, self._engine.worker_id, now):
+                self._callers.submit(task.id, partial(self._adopt, topic, task, observed.asked))
+
+    def _adopt(self, topic: Topic, task: ExternalTask, asked: float) -> None:
+        timing, now = topic.timing, monotonic()
+        if task.id in self._ledger or now - asked > timing.publish_window / 2:
+            return
+        try:
+            window = self._engine.extend_lock(task.id, timing.lease)
+        except EngineError as error:
+            log.debug("not adopted", task_id=task.id, topic=topic.name, reason=str(error))
+            return
+        age = self._engine.clock.now(now) - (task.created or 0.0)
+        self._ledger.take_over(
+            task.id,
+            topic.name,
+            task.retries,
+            expiry=window,
+            lock_ends=now + timing.lease,
+            due=now + timing.lease / 2 * self._random.uniform(0.8, 1.0),
+            deadline=now + timing.deadline - age,
+            now=now,
+        )
+        self._metrics.count(topic.name, "adopted")
+        self._rate.add(topic.name)
+        log.info("task adopted", task_id=task.id, topic=topic.name)
+
+    # -- room ------------------------------------------------------------------------------------
+
+    def _check_full_topics(self) -> None:
+        """A topic without room may be full of tasks that peers have settled: ask at once, then
+        with growing pauses while less than a tenth is freed.
+        """
+        for topic in self._topics:
+            now = monotonic()
+            at, pause = self._room_checks.get(topic, (0.0, 0.0))
+            if self._ledger.room(topic) > 0 or now < at:
+                continue
+            freed = self._check(self._ledger.idle(topic))
+            enough = freed * 10 >= self._topics[topic].timing.capacity
+            pause = 0.0 if enough else min(ROOM_CHECK_MAX_SECONDS, max(1.0, pause * 2))
+            self._room_checks[topic] = (now + pause, pause)
+
+    def _check(self, entries: list[Entry]) -> int:
+        observed = self._engine.tasks([entry.task_id for entry in entries])
+        freed = 0
+        for entry in entries:
+            task = observed.tasks.get(entry.task_id)
+            if task is None or not self._ours(entry, task, observed):
+                self._let_go(entry, gone=task is None)
+                freed += 1
+        return freed
+
+    def _tell(self, why: str) -> None:
+        if why != self._told:
+            self._told = why
+            log.warning("locks not looked after", reason=why)
+
+
+class _Rate:
+    """How many locks are set a second, and the lease that would make them fewer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._since: float | None = None
+
+    def add(self, topic: str) -> None:
+        with self._lock:
+            self._counts[topic] = self._counts.get(topic, 0) + 1
+
+    def warn_above(self, limit: float, topics: Mapping[str, Topic], now: float) -> None:
+        with self._lock:
+            if self._since is None:
+                self._since = now
+            seconds = now - self._since
+            if seconds < RATE_SECONDS:
+                return
+            counts, self._counts, self._since = self._counts, {}, now
+        rate = sum(counts.values()) / seconds
+        if rate > limit:
+            topic = max(counts, key=counts.__getitem__)
+            lease = topics[topic].timing.lease * rate / limit
+            better = f"{lease:.0f}s"
+            log.warning("many renewals", per_second=round(rate), topic=topic, better_lease=better)

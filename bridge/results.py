@@ -1,0 +1,144 @@
+"""From the message of a worker to the result it means.  Pure: no I/O, no clock.
+
+`read` raises ResultRefused and nothing else, whatever bytes and headers it is given.  The contract
+is in the README, "Result message"; a profile adapts the answers of stacks that have their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from bridge.errors import ResultRefused
+from bridge.messages import BpmnError, Complete, Delivery, ExtendLock, Failure, Result, Unlock
+
+Profile = Literal["json", "celery", "spring", "none"]
+
+_VERBS: dict[str, type[Complete | Failure | BpmnError | ExtendLock | Unlock]] = {
+    "complete": Complete,
+    "failure": Failure,
+    "bpmnError": BpmnError,
+    "extendLock": ExtendLock,
+    "unlock": Unlock,
+}
+_OUTCOME_HEADER = "outcome"
+_OUTCOME_MEMBER = "$outcome"
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRules:
+    """How one topic's results are read."""
+
+    profile: Profile = "json"
+    result_variable: str | None = None
+    local: bool = False
+    max_bytes: int = 16 * 1024 * 1024
+
+
+def read(delivery: Delivery, rules: ReplyRules) -> Result:
+    """What the worker means.  Raises ResultRefused with the reason for the parked message."""
+    if len(delivery.body) > rules.max_bytes:
+        raise ResultRefused("too-large", f"{len(delivery.body)} bytes, allowed {rules.max_bytes}")
+    if rules.profile == "celery":
+        return _celery(_parsed(delivery.body), rules)
+    if rules.profile == "spring":
+        return _spring(delivery, rules)
+    return _json(_parsed(delivery.body), delivery.headers, rules)
+
+
+def _json(body: Any, headers: Mapping[str, Any], rules: ReplyRules) -> Result:
+    outcome = headers.get(_OUTCOME_HEADER)
+    if outcome is None and isinstance(body, dict) and _OUTCOME_MEMBER in body:
+        outcome = body[_OUTCOME_MEMBER]
+        body = {name: value for name, value in body.items() if name != _OUTCOME_MEMBER}
+    if outcome is None:
+        return _plain(body, rules)
+    verb = _VERBS.get(outcome) if isinstance(outcome, str) else None
+    if verb is None:
+        raise ResultRefused("bad-outcome", f"outcome is none of {', '.join(_VERBS)}")
+    return _request(verb, {} if body is _NOTHING else body)
+
+
+def _request(verb: type[Complete | Failure | BpmnError | ExtendLock | Unlock], body: Any) -> Result:
+    if not isinstance(body, dict):
+        raise ResultRefused("bad-body", f"the body of {verb.__name__} is not a JSON object")
+    try:
+        return verb.model_validate(body)
+    except ValidationError as error:
+        faults = {".".join(map(str, e["loc"])): e["msg"] for e in error.errors()}
+        raise ResultRefused("bad-body", f"{verb.__name__}: {faults}") from None
+
+
+def _plain(body: Any, rules: ReplyRules) -> Complete:
+    """A JSON object, or no body: the variables.  Any other value: the topic's result_variable."""
+    if body is _NOTHING:
+        variables: dict[str, Any] = {}
+    elif isinstance(body, dict):
+        variables = body
+    elif rules.result_variable is not None:
+        variables = {rules.result_variable: body}
+    else:
+        raise ResultRefused(
+            "no-result-variable",
+            "the body is not a JSON object, and the topic names no result_variable for it",
+        )
+    if rules.local:
+        return Complete(local_variables=variables)
+    return Complete(variables=variables)
+
+
+def _celery(body: Any, rules: ReplyRules) -> Result:
+    """The result message of Celery's rpc:// backend."""
+    if not isinstance(body, dict) or "status" not in body:
+        raise ResultRefused("bad-body", "not a result message of Celery")
+    status, result = body["status"], body.get("result")
+    if status == "SUCCESS":
+        return _plain(_NOTHING if result is None else result, rules)
+    if status in ("RETRY", "STARTED", "RECEIVED", "PENDING"):
+        return ExtendLock()
+    if status not in ("FAILURE", "REVOKED"):
+        raise ResultRefused("bad-outcome", "a status that Celery does not know")
+    traceback = body.get("traceback")
+    return Failure(
+        error_message=_celery_error(result) or str(status),
+        error_details=traceback if isinstance(traceback, str) else None,
+    )
+
+
+def _celery_error(result: Any) -> str:
+    if not isinstance(result, dict):
+        return ""
+    message = result.get("exc_message")
+    text = ", ".join(map(str, message)) if isinstance(message, list) else str(message or "")
+    return f"{result.get('exc_type')}: {text}" if result.get("exc_type") else text
+
+
+def _spring(delivery: Delivery, rules: ReplyRules) -> Result:
+    """What an @RabbitListener method returned: JSON, or text where no JSON converter is set."""
+    content_type = delivery.content_type or ""
+    if content_type.startswith("application/x-java-serialized-object"):
+        return Failure(error_message="the listener answered with a serialized Java object")
+    if content_type.startswith("text/"):
+        return _json(_text(delivery.body), delivery.headers, rules)
+    return _json(_parsed(delivery.body), delivery.headers, rules)
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise ResultRefused("bad-json", "the body is not UTF-8") from None
+
+
+def _parsed(body: bytes) -> Any:
+    if not body.strip():
+        return _NOTHING
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ResultRefused("bad-json", str(error).splitlines()[0]) from None

@@ -1,0 +1,263 @@
+"""Builds the rooms, starts their loops, watches them, stops them in order.  The only composition.
+
+If a loop dies the process dies: whoever runs us starts us again, and an empty memory is a start
+like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from bridge import __version__, plan
+from bridge.attempts import Attempts
+from bridge.broker import ConnectionThread, Consumer, Outcome, Publisher, Topology
+from bridge.callers import Callers
+from bridge.circuit import State
+from bridge.clock import monotonic
+from bridge.dispatcher import Dispatcher
+from bridge.engine import EngineClient
+from bridge.errors import BrokerUnavailable
+from bridge.ledger import Ledger
+from bridge.lock_keeper import LockKeeper
+from bridge.messages import Delivery, Publication
+from bridge.metrics import Metrics
+from bridge.reporter import Reporter
+from bridge.settings import Settings, read_token_keys
+from bridge.sidings import Sidings
+from bridge.status import StatusServer
+from bridge.tokens import TokenSigner
+
+log = structlog.get_logger(__name__)
+
+EXIT_OK = 0
+EXIT_DIED = 1
+CONFIRM_SECONDS = 10.0
+
+
+class Service:
+    """One replica.  `run` returns the exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._grace = settings.stop_grace.total_seconds()
+        self._stopping = threading.Event()  # no more fetching
+        self._ended = threading.Event()  # a stop was asked for, or a loop died
+        self._died: str | None = None
+        self._threads: list[threading.Thread] = []
+        self._loops: list[tuple[str, Callable[[], None]]] = []
+        self._build(settings)
+
+    def run(self) -> int:
+        """Run until SIGTERM, SIGINT or the death of a loop; 0 after a graceful stop, else 1."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        if self._status is not None:
+            self._status.start()
+        for name, loop in self._loops:
+            self._start(name, loop)
+        log.info("bridge started", version=__version__, topics=len(self._topics))
+        self._ended.wait()
+        if self._died is not None:
+            log.error("bridge stops, a part died", part=self._died)
+            return EXIT_DIED
+        return self._stop()
+
+    # -- build -----------------------------------------------------------------------------------
+
+    def _build(self, settings: Settings) -> None:
+        self._topics = plan.topics(settings)
+        self._names = settings.broker.names
+        self._metrics = metrics = Metrics()
+        options = plan.broker_options(settings.broker)
+        parts = plan.topology(settings)
+        self._topology = Topology(options, settings.broker.declare, parts)
+        self._engine = engine = EngineClient(
+            plan.http_options(settings.engine), settings.worker_id, stopping=self._ended
+        )
+        self._ledger = ledger = Ledger({name: t.timing for name, t in self._topics.items()})
+        self._callers = callers = Callers(settings.engine.callers)
+        attempts = Attempts(engine, ledger, metrics)
+        signer = TokenSigner(*read_token_keys(settings))
+        self._publisher = publisher = Publisher()
+        names = self._names
+        self._consumer = Consumer(
+            plan.consumed_queues(settings),
+            settings.broker.prefetch,
+            self._deliver,
+            self._repair_queue,
+        )
+        self._reporter = Reporter(
+            engine=engine,
+            attempts=attempts,
+            ledger=ledger,
+            callers=callers,
+            sidings=Sidings(publisher, callers, names.parked, names.wait),
+            ack=self._consumer.ack,
+            signer=signer,
+            topics=self._topics,
+            metrics=metrics,
+            dead_letters=names.dead_letters,
+        )
+        self._dispatcher = Dispatcher(
+            engine=engine,
+            ledger=ledger,
+            publisher=publisher,
+            callers=callers,
+            attempts=attempts,
+            signer=signer,
+            topics=self._topics,
+            metrics=metrics,
+            options=plan.fetch_options(settings.engine),
+            repair=self._topology.ensure_lane,
+            consumers=self._topology.consumers,
+            complete_unanswered=self._reporter.complete_unanswered,
+            stopping=self._stopping,
+        )
+        self._keeper = LockKeeper(
+            engine=engine,
+            ledger=ledger,
+            callers=callers,
+            attempts=attempts,
+            topics=self._topics,
+            metrics=metrics,
+            publishing=publisher.ready,
+            announce_gone=self._announce_gone,
+            renew_warn=settings.renew_warn,
+            stopping=self._stopping,
+        )
+        ensure = self._topology.ensure
+        self._publishing = ConnectionThread("publisher", options, publisher, ensure)
+        self._consuming = ConnectionThread("consumer", options, self._consumer, ensure)
+        publisher.attach(self._publishing)
+        self._consumer.attach(self._consuming)
+        address = settings.status.address
+        self._status = (
+            StatusServer(address.host, address.port, metrics.registry, self.problems)
+            if address is not None
+            else None
+        )
+        self._loops = [
+            ("publisher", self._publishing.run),
+            ("consumer", self._consuming.run),
+            *((f"caller-{n}", callers.run_one) for n in range(callers.size)),
+            ("lock keeper", self._keeper.run),
+            ("poller", self._dispatcher.run_poller),
+            ("drainer", self._dispatcher.run_drainer),
+        ]
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self._reporter.deliver(delivery)  # built after the consumer, whose `ack` it needs
+
+    def _repair_queue(self, queue: str) -> None:
+        def repair() -> None:
+            try:
+                self._topology.ensure_queue(queue)
+            except BrokerUnavailable as error:
+                log.debug("queue not looked at", queue=queue, reason=str(error))
+
+        self._callers.submit(f"queue {queue}", repair)
+
+    def _announce_gone(self, topic: str, task_id: str) -> None:
+        notice = Publication(
+            lane=self._names.gone_exchange,
+            exchange=self._names.gone_exchange,
+            routing_key=topic,
+            body=json.dumps({"taskId": task_id}).encode(),
+            type="gone",
+        )
+        self._publisher.publish(notice, _nobody_minds, mandatory=False)
+
+    # -- watch -----------------------------------------------------------------------------------
+
+    def problems(self) -> dict[str, str]:
+        """What keeps the bridge from carrying tasks now, by part; empty: ready."""
+        problems: dict[str, str] = {}
+        if self._dispatcher.problem is not None:
+            problems["engine"] = self._dispatcher.problem
+        if self._publishing.problem is not None or not self._publisher.ready.is_set():
+            problems["publisher"] = self._publishing.problem or "blocked by RabbitMQ"
+        if self._consuming.problem is not None:
+            problems["consumer"] = self._consuming.problem
+        for queue, why in self._consumer.problems().items():
+            problems[f"queue {queue}"] = why
+        for topic in self._topics:
+            state, reason = self._dispatcher.circuit(topic)
+            if state is not State.CLOSED:
+                problems[f"topic {topic}"] = reason or state.value
+        return problems
+
+    def _start(self, name: str, loop: Callable[[], None]) -> None:
+        def watched() -> None:
+            try:
+                loop()
+            except Exception:
+                log.exception("loop died", part=name)
+                self._died = name
+                self._ended.set()
+            else:
+                if not self._ended.is_set():
+                    self._died = name
+                    self._ended.set()
+
+        thread = threading.Thread(target=watched, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    # -- stop ------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._ended.is_set():
+            os._exit(EXIT_DIED)  # asked twice: now
+        log.info("bridge stops", signal=signal.Signals(number).name)
+        self._stopping.set()
+        self._ended.set()
+
+    def _stop(self) -> int:
+        """Fetch no more, let what is under way reach its place, lease what is in flight, leave."""
+        limit = monotonic() + self._grace
+
+        def left() -> float:
+            return max(0.0, limit - monotonic())
+
+        self._join("poller", left())
+        self._join("drainer", left())
+        self._publisher.take_back()
+        self._wait_for_confirms(min(CONFIRM_SECONDS, self._grace / 3, left()))
+        self._join("lock keeper", left())
+        leased = self._keeper.lease_all(left())
+        self._consumer.stop_deliveries()
+        finished = self._callers.wait_idle(left())
+        self._reporter.closing.set()
+        self._wait_for_confirms(left())
+        self._callers.stop()
+        self._publishing.stop()
+        self._consuming.stop()
+        for thread in self._threads:
+            thread.join(left())
+        if self._status is not None:
+            self._status.stop()
+        if leased and finished and left() > 0:
+            log.info("bridge stopped")
+            return EXIT_OK
+        log.error("bridge stopped late: stop_grace was too short", in_flight=len(self._ledger))
+        return EXIT_DIED
+
+    def _join(self, name: str, seconds: float) -> None:
+        for thread in self._threads:
+            if thread.name == name:
+                thread.join(seconds)
+
+    def _wait_for_confirms(self, seconds: float) -> None:
+        limit = monotonic() + seconds
+        pause = threading.Event()
+        while self._publisher.backlog[0] > 0 and monotonic() < limit:
+            pause.wait(0.02)
+
+
+def _nobody_minds(_outcome: Outcome, _detail: str) -> None:
+    """A gone notice that reaches nobody has told nobody anything they waited for."""
