@@ -50,11 +50,13 @@ format: venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# As root it installs what the tests need of the system; without it, the tests that need it say so.
 system: venv
-	@$(BIN)/python -m deploy.local.system
+	@$(BIN)/python -m deploy.local.system --install || true
 
 engines: venv system
-	@$(BIN)/python -m deploy.local.engine
+	@for kind in camunda operaton; do \
+	  $(BIN)/python -c "from deploy.local.engine_build import build_engine; print(build_engine('$$kind'))" || exit 1; done
 
 lock: venv
 	$(PYTHON) -m venv --clear .cache/lock

@@ -177,7 +177,8 @@ def _collisions(settings: Settings) -> Iterator[Problem]:
     owners: dict[str, list[tuple[Key, str]]] = defaultdict(list)
     for name in settings.broker.names.queues:
         owners[name].append((("broker", "prefix"), "the bridge itself"))
-    for topic in settings.topics.values():
+    # Topics with a mapped queue come last: theirs is the key that somebody wrote.
+    for topic in sorted(settings.topics.values(), key=lambda topic: topic.queue != topic.name):
         key = _key(topic, "queue")
         owners[topic.queue].append((key, f"tasks of topic {topic.name!r}"))
         owners[topic.result_queue].append((key, f"results of topic {topic.name!r}"))

@@ -178,6 +178,7 @@ class Fetcher:
                 break
             self._clock_moved()
         with self._store.lock:
+            self.serve()  # a poll's time-out makes the engine look again for all, this one too
             if poll in self._polls:
                 self._polls.remove(poll)
         if poll.closed:

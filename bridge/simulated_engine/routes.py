@@ -27,6 +27,7 @@ from bridge.simulated_engine.values import Variable
 VERSION = "7.24.0-SIMULATED"
 ENGINE_NAME = "default"
 _BASE = "/engine-rest"
+OUTSIDE = RestError(404, "", "this path is not the REST API's")
 Filters = Mapping[str, filters.Filter]
 Sorting = Mapping[str, Callable[[Any], Any]]
 
@@ -44,7 +45,9 @@ class Request:
 
     @property
     def body(self) -> Body:
-        """The JSON body; raises the engine's 400 when it is not a JSON object."""
+        """The JSON body; an empty one counts as `{}` when it is announced as JSON."""
+        if not self.content and self.content_type.startswith("application/json"):
+            return Body({})
         return Body.parse(self.content)
 
     def filters(self, known: Filters, sorting: Sorting) -> Body:
@@ -81,7 +84,10 @@ def json_response(status: int, value: Any) -> Response:
 
 
 def error_response(error: RestError) -> Response:
-    """An error answer in the engine's form."""
+    """An error answer in the engine's form; outside of it the servlet container's page."""
+    if error is OUTSIDE:
+        page = b"<!doctype html><title>HTTP Status 404</title><h1>HTTP Status 404</h1>"
+        return Response(404, page, "text/html;charset=utf-8")
     return json_response(error.status, error.body())
 
 
@@ -391,8 +397,8 @@ def _command(command: Callable[[str, Body], None]) -> Callable[[Request], None]:
 
 def _inner_path(path: str) -> str:
     """The path below the engine: the base and `/engine/{name}` are taken away."""
-    if not path.startswith(f"{_BASE}/"):
-        raise RestError(404, "NotFoundException", "HTTP 404 Not Found")
+    if path != _BASE and not path.startswith(f"{_BASE}/"):
+        raise OUTSIDE
     inner = path.removeprefix(_BASE)
     named = re.fullmatch(r"/engine/([^/]+)(/.+)", inner)
     if named is None:

@@ -24,6 +24,8 @@ from bridge.simulated_engine.routes import (
     json_response,
 )
 
+_CLOSING = {400, 408, 411, 413, 414, 500, 501, 503}  # after these Tomcat ends the connection
+
 
 class Dropped(Exception):
     """Close the connection without an answer."""
@@ -161,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", response.content_type)
         if response.status != 204:
             self.send_header("Content-Length", str(len(content)))
+        if response.status in _CLOSING:
+            self.send_header("Connection", "close")
         action = self.server.faults.strike(verb, "response", task_id)
         self.end_headers()
         if action is None:

@@ -1,7 +1,7 @@
 """Where broker and engine come from: a URL given by the user, a local program, Docker, or nowhere.
 
 The decision is a pure function of what exists; `open_broker` and `open_engine` carry it out. What
-they give has the same attributes whatever was chosen; what is not ours is neither stopped nor killed.
+they give has the same attributes whatever was chosen; what is not ours is never stopped.
 """
 
 import os
@@ -172,8 +172,6 @@ def engine(kind: EngineKind = "camunda", *, directory: Path) -> Iterator[Engine]
 
 def _prepared(part: Part, kind: EngineKind = "camunda") -> Choice:
     """The choice for this machine, with its packages installed; an install that fails says so."""
-    if url := os.environ.get(URL_VARIABLE[part], ""):
-        return Given(url)
     chosen = choose(part, machine.look(), os.environ, kind)
     if isinstance(chosen, Install):
         for note in machine.install(chosen.packages):

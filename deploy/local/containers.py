@@ -51,7 +51,7 @@ class ContainerPart:
         return self._container.get_container_id()
 
     def start(self, ready: Callable[[], bool]) -> None:
-        """Pull, start and wait until `ready()`; PartError and nothing left when it does not come."""
+        """Pull, start and wait until `ready()`. PartError, and nothing is left, when that fails."""
         self._ready = ready
         try:
             self._container.start()

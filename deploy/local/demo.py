@@ -55,6 +55,8 @@ class Demo:
     parts: Parts
     bridge: list[Program] = field(default_factory=list)
     workers: list[Program] = field(default_factory=list)
+    listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    """The bridge's status address."""
 
     def run(self) -> bool:
         """Every step in turn; True when every instance ended as it should."""
@@ -75,21 +77,21 @@ class Demo:
                     self._tidy(engine, deployment)
         if self.options.keep:
             amqp_url = without_password(self.parts.amqp_url)
-            self.screen.kept(self.parts.engine.url, amqp_url, short(RUN))
+            self.screen.kept(self.parts.engine.url, amqp_url, f"http://{self.listen}", short(RUN))
         return good
 
     def close(self) -> None:
         """End everything, what uses the broker first."""
         with self.screen.step("stopped") as step:
-            killed = [*end(_pids(self.workers)), *end(_pids(self.bridge))]
+            killed = end(_pids(self.workers)) + end(_pids(self.bridge))
             self.parts.close()
             step.detail = f"{', '.join(killed)} by force" if killed else "everything"
         forget()
 
     def _remember(self) -> None:
-        below = self.parts.left()
-        processes = (*_pids(self.workers), *_pids(self.bridge), *below.processes)
-        remember(Left(processes, below.containers))
+        # In the order of their end: what uses the broker first.
+        groups = (_pids(self.workers), _pids(self.bridge), self.parts.processes())
+        remember(Left(groups, self.parts.containers()))
 
     def _deploy(self, engine: DemoEngine) -> Deployment:
         with self.screen.step("processes") as step:
@@ -100,7 +102,7 @@ class Demo:
     def _start_bridge(self) -> None:
         with self.screen.step("bridge") as step:
             settings = demo_bridge.write_settings(
-                RUN, self.parts.engine, self.parts.amqp_url, f"127.0.0.1:{free_port()}"
+                RUN, self.parts.engine, self.parts.amqp_url, self.listen
             )
             self.bridge.append(demo_bridge.start_bridge(settings, RUN / "bridge.log"))
             self._remember()
@@ -168,8 +170,8 @@ class Demo:
             self.screen.say(f"  deployment {deployment.id} stays in your engine: {error}")
 
 
-def _pids(programs: list[Program]) -> list[Running]:
-    return [Running.of(one.name, one.pid) for one in programs if one.running]
+def _pids(programs: list[Program]) -> tuple[Running, ...]:
+    return tuple(Running.of(one.name, one.pid) for one in programs if one.running)
 
 
 def down(screen: Screen) -> bool:

@@ -52,14 +52,15 @@ class Running:
 
 @dataclass(frozen=True)
 class Left:
-    """Processes in the order in which they are to end, and the ids of containers."""
+    """Groups of processes in the order in which they are to end, and the ids of containers."""
 
-    processes: tuple[Running, ...] = ()
+    groups: tuple[tuple[Running, ...], ...] = ()
     containers: tuple[str, ...] = ()
 
     def names(self) -> str:
         """For people: every name once."""
-        return ", ".join(dict.fromkeys([*(p.name for p in self.processes), *self.containers]))
+        processes = (one.name for group in self.groups for one in group)
+        return ", ".join(dict.fromkeys([*processes, *self.containers]))
 
 
 def end(running: Iterable[Running]) -> list[str]:
@@ -72,9 +73,9 @@ def end(running: Iterable[Running]) -> list[str]:
 
 
 def end_left(left: Left) -> None:
-    """End all of it, one after the other."""
-    for one in left.processes:
-        end([one])
+    """End all of it, one group after the other."""
+    for group in left.groups:
+        end(group)
     for container in left.containers:
         command = ["docker", "rm", "--force", "--volumes", container]
         subprocess.run(command, capture_output=True, timeout=_DOCKER_SECONDS, check=False)
@@ -92,8 +93,9 @@ def left_running() -> Left:
     if not LEFT.exists():
         return Left()
     written = json.loads(LEFT.read_text())
-    processes = (Running(**row) for row in written["processes"])
-    return Left(tuple(p for p in processes if p.process()), tuple(written["containers"]))
+    groups = (tuple(Running(**row) for row in group) for group in written["groups"])
+    alive = (tuple(one for one in group if one.process()) for group in groups)
+    return Left(tuple(group for group in alive if group), tuple(written["containers"]))
 
 
 def forget() -> None:

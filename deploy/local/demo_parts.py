@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deploy.local.choice import Broker, Engine, open_broker, open_engine
 from deploy.local.demo_files import RUN
-from deploy.local.demo_left import Left, Running, end
+from deploy.local.demo_left import Running
 from deploy.local.demo_screen import DemoError, Screen
 from deploy.local.engine import answers
 from deploy.local.engine_build import is_built
@@ -67,14 +67,16 @@ class Parts:
             self.engine_given = not engine.controllable
         started()
 
-    def left(self) -> Left:
-        """What would stay behind if the demo were killed now."""
-        running = [
-            *(Running.of("simulated engine", program.pid) for program in self._simulated),
-            *(Running.of(name, pid) for name, part in reversed(self._opened) for pid in part.pids),
-        ]
-        containers = (part.container for _, part in self._opened)
-        return Left(tuple(running), tuple(one for one in containers if one))
+    def processes(self) -> tuple[Running, ...]:
+        """The processes that would stay behind if the demo were killed now."""
+        return (
+            *(Running.of(program.name, program.pid) for program in self._simulated),
+            *(Running.of(name, pid) for name, part in self._opened for pid in part.pids),
+        )
+
+    def containers(self) -> tuple[str, ...]:
+        """The containers that would stay behind."""
+        return tuple(part.container for _, part in self._opened if part.container)
 
     def watch(self) -> None:
         """Raise PartError when a part of ours has ended before its time."""
@@ -88,7 +90,8 @@ class Parts:
 
     def close(self) -> None:
         """End what is ours; what was given stays."""
-        end(Running.of("simulated engine", one.pid) for one in self._simulated if one.running)
+        for program in self._simulated:
+            program.stop(grace_s=_SIMULATED_SECONDS)
         for _, part in reversed(self._opened):
             part.close()
 

@@ -85,14 +85,14 @@ class Screen:
         """The loud line: no real engine takes part."""
         self.console.print(Text(f"\n  SIMULATED ENGINE: {why}\n", style="bold black on yellow"))
 
-    def kept(self, engine_url: str, amqp_url: str, folder: str) -> None:
+    def kept(self, engine_url: str, amqp_url: str, status_url: str, folder: str) -> None:
         """Say what was left running, and what to try with it."""
         body = '{"variables": {"amount": {"value": 2500}, "currency": {"value": "EUR"}}}'
         self.say(
             f"  left running:\n"
             f"    engine    {engine_url}\n"
             f"    RabbitMQ  {amqp_url}\n"
-            f"    bridge    settings {folder}/bridge.toml\n\n"
+            f"    bridge    {status_url}/metrics and /ready, settings {folder}/bridge.toml\n\n"
             f"  try, and watch the logs (tail -f {folder}/*.log):\n"
             f"    curl -H 'Content-Type: application/json' -d '{body}' \\\n"
             f"      {engine_url}/process-definition/key/payment/start\n\n"

@@ -135,8 +135,10 @@ def _archive_classes(kind: EngineKind, jar: Path, archive: Path, log_dir: Path) 
     """Start and stop the engine once, so that Java leaves an archive of the classes it loaded."""
     port, draft = free_port(), archive.with_suffix(f".{os.getpid()}")
     java = ["java", *JVM_OPTIONS, f"-XX:ArchiveClassesAtExit={draft}", "-jar", str(jar)]
-    first = EngineProcess(
-        kind, port, [*java, f"--server.port={port}"], log_dir / f"{kind}-first-start.log"
-    )
+    log = log_dir / f"{kind}-first-start.log"
+    first = EngineProcess(kind, port, [*java, f"--server.port={port}"], log)
     first.stop()
-    draft.rename(archive)
+    if draft.exists():
+        draft.rename(archive)
+    else:  # a Java that writes none also ignores an empty one
+        archive.touch()

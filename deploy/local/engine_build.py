@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -62,12 +62,12 @@ def _build(kind: EngineKind, scratch: Path) -> Path:
     maven = ["mvn", "-q", "-B", "-ntp", "-P", kind, "package"]
     _run(maven, cwd=project, log=log, what=f"the Maven build of {kind}")
     jar = project / "target" / f"{kind}.jar"
-    unpack = ["java", "-Djarmode=tools", "-jar", jar, "extract", "--destination", result]
+    unpack = ["java", "-Djarmode=tools", "-jar", str(jar), "extract", "--destination", str(result)]
     _run(unpack, cwd=project, log=log, what=f"unpacking {kind}")
     return result
 
 
-def _run(command: list[str | Path], *, cwd: Path, log: Path, what: str) -> None:
+def _run(command: Sequence[str | Path], *, cwd: Path, log: Path, what: str) -> None:
     try:
         with log.open("ab") as output:
             subprocess.run(
@@ -75,7 +75,7 @@ def _run(command: list[str | Path], *, cwd: Path, log: Path, what: str) -> None:
             )
     except FileNotFoundError as error:
         raise PartError(
-            f"{what} needs {error.filename}: apt-get install openjdk-17-jdk-headless maven"
+            f"{what} needs {error.filename}: apt-get install default-jdk-headless maven"
         ) from error
     except subprocess.SubprocessError as error:
         raise PartError(f"{what} failed ({error}). The end of its output:\n{tail(log)}") from error

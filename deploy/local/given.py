@@ -1,4 +1,4 @@
-"""Broker and engine that the user runs and named by URL. Used as they are, never stopped or killed."""
+"""Broker and engine that the user runs and named by URL. Used as they are, never stopped."""
 
 import socket
 from typing import NoReturn

@@ -52,12 +52,17 @@ class Program:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; the negative number of the signal that ended it."""
+        return self._process.poll()
+
     def wait_until(self, ready: Callable[[], bool], *, limit_s: float) -> None:
         """Return once `ready()` is true. PartError when the program ends or the limit passes."""
         until = time.monotonic() + limit_s
         while not ready():
             if not self.running:
-                self.fail(f"ended with exit code {self._process.returncode} before it was ready")
+                self.fail(f"ended with exit code {self.exit_code} before it was ready")
             if time.monotonic() > until:
                 self.kill()
                 self.fail(f"was not ready within {limit_s:g} s")

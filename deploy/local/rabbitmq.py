@@ -169,14 +169,14 @@ def start_rabbitmq(
         raise PartError("RabbitMQ is not installed: apt-get install rabbitmq-server")
     ports = Ports(port or free_port(), free_port(), free_port(), free_port())
     (base_dir / "home").mkdir(parents=True, exist_ok=True)
-    (base_dir / "rabbitmq.conf").write_text("\n".join([*_config(ports), *config_lines, ""]))
+    (base_dir / "rabbitmq.conf").write_text("\n".join([*node_config(ports), *config_lines, ""]))
     enabled = ",".join(["rabbitmq_management", *plugins])
     (base_dir / "enabled_plugins").write_text(f"[{enabled}].\n")
     name = nodename or f"bridge-{secrets.token_hex(4)}@localhost"
-    return BrokerNode(name, base_dir, ports, _environment(name, base_dir, ports))
+    return BrokerNode(name, base_dir, ports, node_environment(name, base_dir, ports))
 
 
-def _config(ports: Ports) -> list[str]:
+def node_config(ports: Ports) -> list[str]:
     return [
         f"listeners.tcp.1 = 127.0.0.1:{ports.amqp}",
         "distribution.listener.interface = 127.0.0.1",
@@ -187,7 +187,7 @@ def _config(ports: Ports) -> list[str]:
     ]
 
 
-def _environment(nodename: str, base_dir: Path, ports: Ports) -> dict[str, str]:
+def node_environment(nodename: str, base_dir: Path, ports: Ports) -> dict[str, str]:
     """The caller's environment without its RabbitMQ and Erlang settings, and with ours."""
     inherited = {
         key: value

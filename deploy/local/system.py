@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from deploy.local.engine_build import EngineKind, is_built
@@ -48,7 +49,7 @@ def look() -> System:
     """The machine as it is now. Asks Docker's daemon, since the command alone proves nothing."""
     kinds: tuple[EngineKind, ...] = ("camunda", "operaton")
     return System(
-        rabbitmq=os.path.exists("/usr/lib/rabbitmq/bin/rabbitmq-server") and _has("epmd"),
+        rabbitmq=Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists() and _has("epmd"),
         java=_java_version(),
         build_tools=_has("mvn") and _has("javac"),
         built_engines=frozenset(kind for kind in kinds if is_built(kind)),
@@ -128,7 +129,7 @@ def _output(*command: str) -> str:
 
 
 def main() -> int:
-    """`python3 -m deploy.local.system [--install]`: exit code 0 when no local program is lacking."""
+    """`python3 -m deploy.local.system [--install]`: exit code 0 when no program is lacking."""
     parser = argparse.ArgumentParser(prog="deploy.local.system", description=__doc__)
     parser.add_argument("--install", action="store_true", help="install what lacks (root, apt-get)")
     wanted = parser.parse_args().install

@@ -222,13 +222,13 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_remembered_is_found_and_ended() -> None:
     """`make down` runs in another process than the demo did."""
     with subprocess.Popen(IDLE) as child:
-        remember(Left((Running.of("idle", child.pid),)))
+        remember(Left(((Running.of("idle", child.pid),),)))
 
         found = left_running()
         end_left(found)
 
         assert found.names() == "idle"
-        assert found.processes[0].process() is None
+        assert found.groups[0][0].process() is None
         assert left_running() == Left()
 
 
