@@ -34,11 +34,11 @@ from bridge.errors import (
 from bridge.ledger import Ledger
 from bridge.messages import BpmnError, Complete, Delivery, ExtendLock, Failure, Result, Unlock
 from bridge.metrics import Metrics
-from bridge.result_values import names_allowed, typed
 from bridge.results import read
 from bridge.sidings import Sidings
 from bridge.tokens import Token, TokenSigner, claimed_task
 from bridge.topics import Topic
+from bridge.variables import names_allowed, typed
 
 log = structlog.get_logger(__name__)
 

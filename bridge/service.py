@@ -61,9 +61,7 @@ class Service:
         for name, loop in self._loops:
             self._start(name, loop)
         port = None if self._status is None else self._status.port
-        log.info(
-            "bridge started", version=__version__, topics=len(self._topics), status_port=port
-        )
+        log.info("bridge started", version=__version__, topics=len(self._topics), status_port=port)
         self._ended.wait()
         if self._died is not None:
             log.error("bridge stops, a part died", part=self._died)

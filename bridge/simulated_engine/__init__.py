@@ -82,7 +82,7 @@ class SimulatedEngine:
         server.server_close()
         self.faults.clear()
         self._routes.fetcher.close()
-        server.close_connections()
+        server.close_connections(grace_s=1.0)
         self._thread.join(5)
 
     def deploy(self, *sources: Path | bytes, tenant_id: str | None = None) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from bridge.simulated_engine.clock import Clock
@@ -55,6 +56,8 @@ class EngineServer(ThreadingHTTPServer):
         self.wanted_authorization = _basic(basic_auth)
         self._guard = threading.Lock()
         self._connections: set[socket.socket] = set()
+        self._idle = threading.Condition()
+        self._working = 0
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Remember the connection before its thread starts."""
@@ -73,8 +76,20 @@ class EngineServer(ThreadingHTTPServer):
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
-    def close_connections(self) -> None:
-        """Cut every open connection."""
+    def server_bind(self) -> None:
+        """Bind without asking a name server who 127.0.0.1 is, as the base class would."""
+        TCPServer.server_bind(self)
+
+    def working(self, change: int) -> None:
+        """Count a request in (1) or out (-1)."""
+        with self._idle:
+            self._working += change
+            self._idle.notify_all()
+
+    def close_connections(self, grace_s: float) -> None:
+        """Let the requests at work answer for that long, then cut every open connection."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._working, grace_s)
         with self._guard:
             open_now = list(self._connections)
         for connection in open_now:
@@ -90,7 +105,11 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # one segment per answer
 
     def do_GET(self) -> None:
-        self._handle()
+        self.server.working(1)
+        try:
+            self._handle()
+        finally:
+            self.server.working(-1)
 
     do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 

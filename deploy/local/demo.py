@@ -15,6 +15,7 @@ import requests
 
 from deploy.local import demo_bridge, demo_cases
 from deploy.local.demo_bridge import PROCESSES
+from deploy.local.demo_broker import wait_until_consumed
 from deploy.local.demo_engine import DemoEngine, DemoEngineError, Deployment
 from deploy.local.demo_files import RUN, alone, fresh, short
 from deploy.local.demo_left import Left, Running, end, end_left, forget, left_running, remember
@@ -96,7 +97,7 @@ class Demo:
     def _deploy(self, engine: DemoEngine) -> Deployment:
         with self.screen.step("processes") as step:
             deployment = engine.deploy(PROCESSES.glob("*.bpmn"), "external-task-bridge demo")
-            step.detail = ", ".join(sorted(deployment.definitions))
+            step.detail = f"{', '.join(sorted(deployment.definitions))} on {engine.version()}"
         return deployment
 
     def _start_bridge(self) -> None:
@@ -119,9 +120,7 @@ class Demo:
             step.detail = ", ".join(demo_bridge.WORKERS)
 
     def _wait_for(self, queues: list[str], problem: str) -> None:
-        idle = demo_bridge.wait_until_consumed(
-            self.parts.amqp_url, queues, _READY_SECONDS, self._watch
-        )
+        idle = wait_until_consumed(self.parts.amqp_url, queues, _READY_SECONDS, self._watch)
         if idle:
             reason = f"{problem} {', '.join(idle)} after {_READY_SECONDS} s"
             raise DemoError(reason, f"the logs in {short(RUN)} say why")
@@ -158,7 +157,7 @@ class Demo:
         more = [f"and {len(wrong) - 10} more"] if len(wrong) > 10 else []
         sentences = "\n    ".join([*wrong[:10], *more])
         self.screen.failure(
-            f"{len(wrong)} instances did not end as they should{when}:\n    {sentences}",
+            f"{len(wrong)} of {self.options.instances} not as due{when}:\n    {sentences}",
             f"the logs in {short(RUN)} say why; LIMIT=300 gives a slow machine more time",
         )
 
@@ -214,7 +213,7 @@ def main(arguments: list[str]) -> int:
             screen.say("no demo is running")
     except DemoError as error:
         screen.failure(str(error), error.cure)
-    except (DemoEngineError, PartError) as error:
+    except PartError as error:
         screen.failure(str(error), f"the logs in {short(RUN)} say more")
     except KeyboardInterrupt:
         return 130

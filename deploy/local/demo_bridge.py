@@ -7,12 +7,7 @@ import json
 import os
 import secrets
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-
-import pika
-from pika.exceptions import AMQPError
 
 from deploy.local.demo_cases import ATTEMPTS, TOPICS
 from deploy.local.demo_parts import Address
@@ -27,7 +22,6 @@ WORKERS = {
     "transcodeVideo": "transcode_worker.py",
 }
 STEP_SECONDS = "0.25"
-_PAUSE_SECONDS = 0.2
 
 
 def bridge_toml(engine: Address, amqp_url: str, key_file: Path, listen: str) -> str:
@@ -90,36 +84,6 @@ def start_worker(topic: str, amqp_url: str, log: Path) -> Program:
     return Program(topic, command, log=log, environment=told)
 
 
-def wait_until_consumed(
-    amqp_url: str, queues: list[str], seconds: float, watch: Callable[[], None]
-) -> list[str]:
-    """Wait until every queue has a consumer; returns the queues that have none in time.
-
-    `watch` is called between two looks and may raise to end the wait.
-    """
-    end = time.monotonic() + seconds
-    while (idle := _idle(amqp_url, queues)) and time.monotonic() < end:
-        watch()
-        time.sleep(_PAUSE_SECONDS)
-    return idle
-
-
 def result_queues() -> list[str]:
     """The queues that the bridge consumes once it is ready."""
     return [f"{topic}.results" for topic in TOPICS.values()]
-
-
-def _idle(amqp_url: str, queues: list[str]) -> list[str]:
-    try:
-        with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
-            return [queue for queue in queues if not _consumers(connection, queue)]
-    except AMQPError:
-        return queues
-
-
-def _consumers(connection: pika.BlockingConnection, queue: str) -> int:
-    try:
-        with connection.channel() as channel:
-            return int(channel.queue_declare(queue, passive=True).method.consumer_count)
-    except AMQPError:  # 404 closes the channel: the queue is not there yet
-        return 0

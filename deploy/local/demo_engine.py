@@ -12,11 +12,13 @@ from typing import Any
 import requests
 
 from deploy.local.demo_cases import TOPICS, WRITTEN, Ending
+from deploy.local.demo_screen import DemoError
 
 _SECONDS = 20
+_SEE_LOG = "the engine's log says more; the demo wants Camunda 7, Operaton or CIB seven"
 
 
-class DemoEngineError(Exception):
+class DemoEngineError(DemoError):
     """The engine cannot be reached, or answered something else than wanted."""
 
 
@@ -47,7 +49,7 @@ class DemoEngine:
         found = answer.get("deployedProcessDefinitions") or {}
         definitions = {one["key"]: one["id"] for one in found.values()}
         if missing := TOPICS.keys() - definitions.keys():
-            raise DemoEngineError(f"the engine deployed no process {', '.join(sorted(missing))}")
+            raise DemoEngineError(f"the engine deployed no {', '.join(sorted(missing))}", _SEE_LOG)
         return Deployment(answer["id"], definitions)
 
     def undeploy(self, deployment: Deployment) -> None:
@@ -112,12 +114,16 @@ class DemoEngine:
         return self._call("GET", path, params=query)
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        call = f"{method} {path}"
         try:
             answer = self._session.request(method, self._url + path, timeout=_SECONDS, **options)
         except requests.RequestException as error:
-            raise DemoEngineError(f"{method} {path}: {error}") from error
+            raise DemoEngineError(f"{call}: {error}", "see whether the engine runs") from error
+        if answer.status_code in {401, 403}:
+            cure = "name who may: ENGINE_URL=http://user:password@host:8080/engine-rest"
+            raise DemoEngineError(f"{call}: the engine answers {answer.status_code}", cure)
         if not answer.ok:
-            raise DemoEngineError(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+            raise DemoEngineError(f"{call}: {answer.status_code} {answer.text[:300]}", _SEE_LOG)
         return answer.json() if answer.content else {}
 
 

@@ -6,12 +6,14 @@ be had, and says so loudly.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deploy.local.choice import Broker, Engine, open_broker, open_engine
-from deploy.local.demo_files import RUN
+from deploy.local.demo_broker import log_in
+from deploy.local.demo_files import RUN, short
 from deploy.local.demo_left import Running
 from deploy.local.demo_screen import DemoError, Screen
 from deploy.local.engine import answers
@@ -52,10 +54,11 @@ class Parts:
 
     def start(self, started: Callable[[], None]) -> None:
         """Start or find both; `started` is called whenever something more runs."""
-        with self.screen.step("RabbitMQ") as step:
+        with self.screen.step("RabbitMQ") as step, _cured("AMQP_URL"):
             broker = open_broker(directory=RUN / "rabbitmq", keep=self.keep)
             self._opened.append(("RabbitMQ", broker))
             started()
+            log_in(broker.url)
             self.amqp_url = broker.url
             step.detail = without_password(broker.url)
         engine = self._real_engine()
@@ -100,11 +103,11 @@ class Parts:
         if not os.environ.get("ENGINE_URL") and not is_built("camunda"):
             self.screen.say("    the first start builds Camunda 7.24 with Maven: some two minutes")
         try:
-            with self.screen.step("engine") as step:
+            with self.screen.step("engine") as step, _cured("ENGINE_URL"):
                 engine = open_engine("camunda", directory=RUN, keep=self.keep)
                 step.detail = Address.of(engine.url).url
                 return engine
-        except PartError as error:
+        except DemoError as error:
             machine = look()
             if os.environ.get("ENGINE_URL") or machine.docker or not machine.lacks("engine"):
                 raise
@@ -120,6 +123,17 @@ class Parts:
             self._simulated.append(engine)
             engine.wait_until(lambda: answers(self.engine.url), limit_s=_SIMULATED_SECONDS)
             step.detail = f"SIMULATED, {self.engine.url}"
+
+
+@contextmanager
+def _cured(variable: str) -> Iterator[None]:
+    """A part that cannot be had, as one failure of the demo with what its user can do."""
+    try:
+        yield
+    except PartError as error:
+        given = f"correct {variable}, or leave it out and the demo starts its own"
+        cure = given if os.environ.get(variable) else f"the logs in {short(RUN)} say more"
+        raise DemoError(str(error), cure) from error
 
 
 def without_password(url: str) -> str:

@@ -33,10 +33,11 @@ class DemoError(Exception):
 
 @dataclass
 class Step:
-    """A running step; `detail` may be set while it runs and stands on its tick."""
+    """A running step; `detail` and `good` may be set while it runs and stand on its tick."""
 
     title: str
     detail: str = ""
+    good: bool = True
 
 
 def _console() -> Console:
@@ -64,13 +65,12 @@ class Screen:
         try:
             yield step
         except BaseException:
-            self._mark("✗", "red", step, time.monotonic() - begun)
+            step.good = False
             raise
-        self._mark("✓", "green", step, time.monotonic() - begun)
-
-    def _mark(self, mark: str, colour: str, step: Step, seconds: float) -> None:
-        timed = f"{step.title:<10} {seconds:5.1f} s  "
-        self.console.print(Text.assemble((f"  {mark} ", colour), timed, (step.detail, "dim")))
+        finally:
+            mark = ("  ✓ ", "green") if step.good else ("  ✗ ", "red")
+            timed = f"{step.title:<10} {time.monotonic() - begun:5.1f} s  "
+            self.console.print(Text.assemble(mark, timed, (step.detail, "dim")))
 
     def say(self, text: str, style: str = "") -> None:
         """Print one paragraph as it is."""
@@ -111,8 +111,8 @@ class Screen:
                     said = now
                     self.say(f"    {now} of {total}")
                 time.sleep(_LOOK_SECONDS)
-            step.detail = f"{now} of {total}"
-        return now >= total
+            step.good, step.detail = now >= total, f"{now} of {total}"
+        return step.good
 
     def table(self, rows: Sequence[Row]) -> None:
         """The counts from the engine's history, with their sum."""

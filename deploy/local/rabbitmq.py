@@ -208,6 +208,7 @@ def node_environment(nodename: str, base_dir: Path, ports: Ports) -> dict[str, s
         "RABBITMQ_DIST_PORT": str(ports.distribution),
         "ERL_EPMD_PORT": str(ports.epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_CRASH_DUMP": str(base_dir / "erl_crash.dump"),
         # Makes the script become the node instead of waiting for it: its process id is ours.
         "RABBITMQ_ALLOW_INPUT": "1",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 2:2 +sbwt none",

@@ -13,9 +13,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from bridge.errors import SettingsError
 from bridge.settings import Settings, duration_text, load, parse_duration, read_token_keys
-from bridge.settings_model import ServiceKeys, TopicKeys
-from bridge.settings_source import TABLES
-from bridge.topology_names import is_creatable, result_queue
+from bridge.settings.model import ServiceKeys, TopicKeys
+from bridge.settings.names import is_creatable, result_queue
+from bridge.settings.source import TABLES
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "bridge.toml"
 ONE_TOPIC = {"BRIDGE_TOPICS": "a"}

@@ -12,9 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bridge.errors import ValueRefused
-from bridge.result_values import MAX_VARIABLES, names_allowed, typed
-from bridge.value_types import READERS
-from bridge.variables import MAX_DEPTH, plain
+from bridge.variables.from_engine import MAX_DEPTH, plain
+from bridge.variables.to_engine import MAX_VARIABLES, names_allowed, typed
+from bridge.variables.types import READERS
 
 FILE = {"filename": "a.pdf", "mimeType": "application/pdf", "encoding": "UTF-8"}
 JAVA_OBJECT = {"objectTypeName": "a.B", "serializationDataFormat": "application/xml"}

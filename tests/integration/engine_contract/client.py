@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 def real_engine_url(kind: str) -> str | None:
-    """Where a running engine of this kind answers; None when there is none to test."""
+    """Where a running engine of this kind answers, if one is given; else one is started."""
     return os.environ.get(f"CONTRACT_{kind.upper()}_URL")
 
 

@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from bridge.settings_source import TABLES, TOP_KEYS
-from bridge.settings_values import duration_text
+from bridge.settings.source import TABLES, TOP_KEYS
+from bridge.settings.values import duration_text
 
 _WANTED = {
     "string_type": "a string",

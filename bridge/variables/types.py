@@ -13,7 +13,13 @@ from typing import Any
 from xml.parsers import expat
 
 from bridge.errors import ValueRefused
-from bridge.variables import LONE_SURROGATE, compact, encodable, exact_double, parse_document
+from bridge.variables.from_engine import (
+    LONE_SURROGATE,
+    compact,
+    encodable,
+    exact_double,
+    parse_document,
+)
 
 _LIMITS = {"Short": 2**15, "Integer": 2**31, "Long": 2**63}
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")

@@ -9,14 +9,14 @@ from datetime import timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from bridge.settings_model import (
+from bridge.settings.model import (
     BrokerSettings,
     EngineSettings,
     Settings,
     TopicSettings,
 )
-from bridge.settings_values import duration_text
-from bridge.topology_names import is_creatable
+from bridge.settings.names import is_creatable
+from bridge.settings.values import duration_text
 
 Key = tuple[str, ...]
 _NAME_RULE = "1 to 200 letters, digits, dots, underscores, colons or hyphens, not beginning amq."

@@ -15,7 +15,7 @@ from typing import Annotated, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from bridge.errors import SettingsError
-from bridge.settings_model import (
+from bridge.settings.model import (
     BrokerSettings,
     EngineSettings,
     ServiceKeys,

@@ -1,4 +1,4 @@
-"""Settings: the TOML file, the environment and secret files become checked, frozen values.
+"""The TOML file, the environment and secret files become checked, frozen values.
 
 Starts nothing, connects to nothing, and never repeats the value of a secret.
 """
@@ -10,9 +10,8 @@ from typing import TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from bridge.errors import SettingsError
-from bridge.settings_checks import Key, find_problems
-from bridge.settings_model import (
-    Address,
+from bridge.settings.checks import Key, find_problems
+from bridge.settings.model import (
     BrokerSettings,
     EngineSettings,
     ServiceKeys,
@@ -21,23 +20,9 @@ from bridge.settings_model import (
     TopicKeys,
     TopicSettings,
 )
-from bridge.settings_problems import dotted, explain, type_problem, unknown_key
-from bridge.settings_source import TOP_KEYS, Source, read_source
-from bridge.settings_values import duration_text, parse_duration
-from bridge.topology_names import result_queue
-
-__all__ = [
-    "Address",
-    "BrokerSettings",
-    "EngineSettings",
-    "Settings",
-    "StatusSettings",
-    "TopicSettings",
-    "duration_text",
-    "load",
-    "parse_duration",
-    "read_token_keys",
-]
+from bridge.settings.names import result_queue
+from bridge.settings.problems import dotted, explain, type_problem, unknown_key
+from bridge.settings.source import TOP_KEYS, Source, read_source
 
 _MAX_FILE_BYTES = 64 * 1024
 _MIN_KEY_BYTES = 32

@@ -1,6 +1,6 @@
 """The settings as frozen values: every key, its type, default and limits.
 
-Reads no file and no environment, and compares no two keys: `settings` and `settings_checks` do.
+Reads no file and no environment, and compares no two keys: `loader` and `checks` do.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from bridge.settings_values import (
+from bridge.settings.names import ServiceNames
+from bridge.settings.values import (
     AmqpUrl,
     AmqpUrls,
     Body,
@@ -33,7 +34,6 @@ from bridge.settings_values import (
     WorkerId,
     between,
 )
-from bridge.topology_names import ServiceNames
 
 _MIB = 1024 * 1024
 

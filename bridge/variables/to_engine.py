@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bridge.errors import ValueRefused
-from bridge.value_types import INFO_KEYS, READERS, Given, check_text, utf16_units
+from bridge.variables.types import INFO_KEYS, READERS, Given, check_text, utf16_units
 
 MAX_VARIABLES = 1000
 MAX_NAME = 255
