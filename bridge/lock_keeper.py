@@ -1,4 +1,4 @@
-"""Keeps the locks of what is in flight: lease, renew, hold, adopt, and the deadline.
+"""Keeps the locks of what is in flight: lease, renew, hold, and the deadline.
 
 A lock with more than two publish windows left is the proof that a message is out, so no lock is
 extended before the engine has been asked whether it still is the one that this replica set.
@@ -13,6 +13,7 @@ from functools import partial
 
 import structlog
 
+from bridge.adoption import Adoption
 from bridge.attempts import Attempts, Report
 from bridge.callers import Callers
 from bridge.clock import monotonic
@@ -28,7 +29,8 @@ from bridge.errors import (
 from bridge.ledger import Entry, Ledger
 from bridge.messages import ExternalTask, LockWindow
 from bridge.metrics import Metrics
-from bridge.protocol import adoptable, still_ours
+from bridge.protocol import still_ours
+from bridge.renewal_rate import RenewalRate
 from bridge.tokens import Token
 from bridge.topics import Topic
 
@@ -38,7 +40,6 @@ AT_ONCE = 300  # entries that are looked at together: one bulk query
 TICK_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
 ROOM_CHECK_MAX_SECONDS = 30.0
-RATE_SECONDS = 10.0
 
 
 class LockKeeper:
@@ -66,26 +67,32 @@ class LockKeeper:
         self._metrics = metrics
         self._publishing = publishing
         self._announce_gone = announce_gone
-        self._renew_warn = renew_warn
         self._stopping = stopping
         self._random = random.Random()  # noqa: S311 (jitter)
         self._room_checks: dict[str, tuple[float, float]] = {}
-        self._sweeps: dict[tuple[float, float], float] = {}
-        self._rate = _Rate()
+        self._rate = RenewalRate(topics, renew_warn)
+        self._adoption = Adoption(
+            engine=engine,
+            ledger=ledger,
+            callers=callers,
+            topics=topics,
+            metrics=metrics,
+            rate=self._rate,
+        )
         self._told: str | None = None
 
     def run(self) -> None:
         """Look after the locks until stopped."""
         while not self._stopping.is_set():
             try:
-                self._sweep()
+                self._adoption.sweep()
                 self._check_full_topics()
                 self._attend(self._ledger.due(monotonic(), AT_ONCE))
                 self._told = None
             except EngineError as error:
                 self._tell(str(error))
                 self._stopping.wait(AGAIN_SECONDS)
-            self._rate.warn_above(self._renew_warn, self._topics, monotonic())
+            self._rate.warn(monotonic())
             self._stopping.wait(TICK_SECONDS)
 
     def lease_all(self, seconds: float) -> bool:
@@ -204,54 +211,6 @@ class LockKeeper:
         else:
             self._ledger.forget(entry)
 
-    # -- adopt -----------------------------------------------------------------------------------
-
-    def _sweep(self) -> None:
-        """Take over what a dead replica, or this one before its restart, has left in flight."""
-        now = monotonic()
-        for window, lease in {
-            (t.timing.publish_window, t.timing.lease) for t in self._topics.values()
-        }:
-            if now < self._sweeps.get((window, lease), 0.0):
-                continue
-            self._sweep_band(2 * window, 0.4 * lease)
-            self._sweeps[window, lease] = now + lease / 10 * self._random.uniform(0.8, 1.2)
-
-    def _sweep_band(self, shortest: float, longest: float) -> None:
-        engine_now = self._engine.now()
-        observed = self._engine.locked_between(engine_now + shortest, engine_now + longest)
-        for task in observed.tasks.values():
-            topic = self._topics.get(task.topic_name)
-            if topic is None or task.id in self._ledger:
-                continue
-            now = self._engine.clock.now(observed.asked)
-            if adoptable(task, topic.timing, self._engine.worker_id, now):
-                self._callers.submit(task.id, partial(self._adopt, topic, task, observed.asked))
-
-    def _adopt(self, topic: Topic, task: ExternalTask, asked: float) -> None:
-        timing, now = topic.timing, monotonic()
-        if task.id in self._ledger or now - asked > timing.publish_window / 2:
-            return
-        try:
-            window = self._engine.extend_lock(task.id, timing.lease)
-        except EngineError as error:
-            log.debug("not adopted", task_id=task.id, topic=topic.name, reason=str(error))
-            return
-        age = self._engine.clock.now(now) - (task.created or 0.0)
-        self._ledger.take_over(
-            task.id,
-            topic.name,
-            task.retries,
-            expiry=window,
-            lock_ends=now + timing.lease,
-            due=now + timing.lease / 2 * self._random.uniform(0.8, 1.0),
-            deadline=now + timing.deadline - age,
-            now=now,
-        )
-        self._metrics.count(topic.name, "adopted")
-        self._rate.add(topic.name)
-        log.info("task adopted", task_id=task.id, topic=topic.name)
-
     # -- room ------------------------------------------------------------------------------------
 
     def _check_full_topics(self) -> None:
@@ -282,31 +241,3 @@ class LockKeeper:
         if why != self._told:
             self._told = why
             log.warning("locks not looked after", reason=why)
-
-
-class _Rate:
-    """How many locks are set a second, and the lease that would make them fewer."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: dict[str, int] = {}
-        self._since: float | None = None
-
-    def add(self, topic: str) -> None:
-        with self._lock:
-            self._counts[topic] = self._counts.get(topic, 0) + 1
-
-    def warn_above(self, limit: float, topics: Mapping[str, Topic], now: float) -> None:
-        with self._lock:
-            if self._since is None:
-                self._since = now
-            seconds = now - self._since
-            if seconds < RATE_SECONDS:
-                return
-            counts, self._counts, self._since = self._counts, {}, now
-        rate = sum(counts.values()) / seconds
-        if rate > limit:
-            topic = max(counts, key=counts.__getitem__)
-            lease = topics[topic].timing.lease * rate / limit
-            better = f"{lease:.0f}s"
-            log.warning("many renewals", per_second=round(rate), topic=topic, better_lease=better)

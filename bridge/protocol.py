@@ -10,6 +10,10 @@ from bridge.ledger import Entry, Timing
 from bridge.messages import ExternalTask
 
 MIN_PAUSE_SECONDS = 1.0
+# A lock with more than two publish windows left was leased, so its message is out; with less than
+# 0.4 leases left nobody renews it (renewal is due at half a lease).
+PROOF_WINDOWS = 2.0
+ADOPT_BELOW_LEASES = 0.4
 
 
 def still_ours(entry: Entry, task: ExternalTask | None, worker_id: str, engine_now: float) -> bool:
@@ -39,7 +43,8 @@ def adoptable(task: ExternalTask, timing: Timing, worker_id: str, engine_now: fl
         return False
     left = expires - engine_now
     young = engine_now - created < timing.deadline
-    return young and 2 * timing.publish_window < left < 0.4 * timing.lease
+    proven = left > PROOF_WINDOWS * timing.publish_window
+    return young and proven and left < ADOPT_BELOW_LEASES * timing.lease
 
 
 def same_attempt(task: ExternalTask, retries: int | None, worker_id: str) -> bool:

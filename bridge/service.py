@@ -18,11 +18,12 @@ from bridge import __version__, plan
 from bridge.attempts import Attempts
 from bridge.broker import ConnectionThread, Consumer, Outcome, Publisher, Topology
 from bridge.callers import Callers
-from bridge.circuit import State
+from bridge.circuits import Circuits
 from bridge.clock import monotonic
 from bridge.dispatcher import Dispatcher
 from bridge.engine import EngineClient
 from bridge.errors import BrokerUnavailable
+from bridge.handover import Handover
 from bridge.ledger import Ledger
 from bridge.lock_keeper import LockKeeper
 from bridge.messages import Delivery, Publication
@@ -104,7 +105,8 @@ class Service:
             metrics=metrics,
             dead_letters=names.dead_letters,
         )
-        self._dispatcher = Dispatcher(
+        self._circuits = Circuits(self._topics, callers, self._topology.ensure_lane)
+        handover = Handover(
             engine=engine,
             ledger=ledger,
             publisher=publisher,
@@ -112,11 +114,21 @@ class Service:
             attempts=attempts,
             signer=signer,
             topics=self._topics,
+            circuits=self._circuits,
             metrics=metrics,
-            options=plan.fetch_options(settings.engine),
-            repair=self._topology.ensure_lane,
-            consumers=self._topology.consumers,
             complete_unanswered=self._reporter.complete_unanswered,
+            stopping=self._stopping,
+        )
+        self._dispatcher = Dispatcher(
+            engine=engine,
+            ledger=ledger,
+            publisher=publisher,
+            handover=handover,
+            circuits=self._circuits,
+            callers=callers,
+            topics=self._topics,
+            options=plan.fetch_options(settings.engine),
+            consumers=self._topology.consumers,
             stopping=self._stopping,
         )
         self._keeper = LockKeeper(
@@ -186,10 +198,8 @@ class Service:
             problems["consumer"] = self._consuming.problem
         for queue, why in self._consumer.problems().items():
             problems[f"queue {queue}"] = why
-        for topic in self._topics:
-            state, reason = self._dispatcher.circuit(topic)
-            if state is not State.CLOSED:
-                problems[f"topic {topic}"] = reason or state.value
+        for topic, why in self._circuits.problems().items():
+            problems[f"topic {topic}"] = why
         return problems
 
     def _start(self, name: str, loop: Callable[[], None]) -> None:

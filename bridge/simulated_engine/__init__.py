@@ -63,6 +63,8 @@ class SimulatedEngine:
 
     def start(self) -> str:
         """Listen and return `url`; raises OSError when the port is taken."""
+        if self._server is not None:
+            return self.url
         self._server = EngineServer(
             ("127.0.0.1", self._port), self._routes, self.faults, self.calls, self._basic_auth
         )
@@ -74,7 +76,7 @@ class SimulatedEngine:
         return self.url
 
     def stop(self) -> None:
-        """Stop listening, release every Hold, answer waiting polls and cut all connections."""
+        """Stop listening, forget the faults, end waiting polls (500) and cut all connections."""
         server, self._server = self._server, None
         if server is None or self._thread is None:
             return
@@ -120,6 +122,11 @@ class SimulatedEngine:
     def tasks(self, **filters: Any) -> list[dict[str, Any]]:
         """The tasks as `POST /external-task` would list them, by its filters, without a call."""
         return self._routes.query(Body(filters))
+
+    @property
+    def waiting_polls(self) -> int:
+        """How many long polls wait for a task right now."""
+        return self._routes.fetcher.waiting
 
     def __enter__(self) -> "SimulatedEngine":
         self.start()

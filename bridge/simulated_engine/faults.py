@@ -139,7 +139,7 @@ class Call:
 
 
 class CallLog:
-    """The latest 100,000 calls, in the order in which they ended."""
+    """The latest 100,000 calls, each there before its answer is."""
 
     def __init__(self) -> None:
         self._calls: deque[Call] = deque(maxlen=_LOG_LENGTH)

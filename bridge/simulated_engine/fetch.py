@@ -154,6 +154,11 @@ class Fetcher:
             self.serve()  # a newly queued poll makes the engine look again for all
         return self._wait(poll, monotonic() + request.poll_ms / 1000)
 
+    @property
+    def waiting(self) -> int:
+        """How many long polls wait for a task."""
+        return len(self._polls)
+
     def serve(self) -> None:
         """Try every waiting poll once: called when a task was created or unlocked."""
         with self._store.lock:

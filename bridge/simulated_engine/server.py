@@ -14,7 +14,16 @@ from typing import Any
 
 from bridge.simulated_engine.clock import Clock
 from bridge.simulated_engine.errors import RestError
-from bridge.simulated_engine.faults import Answer, Call, CallLog, Drop, Faults, Hold, When
+from bridge.simulated_engine.faults import (
+    Action,
+    Answer,
+    Call,
+    CallLog,
+    Drop,
+    Faults,
+    Hold,
+    When,
+)
 from bridge.simulated_engine.routes import (
     ENGINE_NAME,
     Request,
@@ -122,8 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
         return formatdate(moment, usegmt=True)
 
     def _handle(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        verb, task_id, status = "unknown", None, None
+        content = self._content()
+        verb, task_id = "unknown", None
         try:
             try:
                 route, names, query = self.server.routes.find(self.command, self.path)
@@ -134,12 +143,29 @@ class _Handler(BaseHTTPRequestHandler):
                 response = self._answer(route, request, task_id)
             except RestError as error:
                 response = self._after(error_response(error), verb, task_id)
-            self._send(response, verb, task_id)
-            status = response.status
+        except Dropped:
+            self._record(verb, task_id, None, content)
+            self._cut()
+            return
+        broken = self.server.faults.strike(verb, "response", task_id)
+        status = None if isinstance(broken, Drop) else response.status
+        self._record(verb, task_id, status, content)  # before the client can know of it
+        try:
+            self._send(response, broken)
+            if self.server.faults.strike(verb, "idle", task_id) is not None:
+                self._cut()
         except (Dropped, OSError):
             self._cut()
-        finally:
-            self._record(verb, task_id, status, content)
+
+    def _content(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _answer(self, route: Route, request: Request, task_id: str | None) -> Response:
         given = self._strike(route.verb, "before", task_id)
@@ -173,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         ready = json_response(action.status, action.body)
         return Response(ready.status, ready.content, ready.content_type, action.headers)
 
-    def _send(self, response: Response, verb: str, task_id: str | None) -> None:
+    def _send(self, response: Response, broken: Action | None) -> None:
         content = response.content or b""
         self.send_response(response.status)
         for name, value in response.headers.items():
@@ -184,24 +210,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
         if response.status in _CLOSING:
             self.send_header("Connection", "close")
-        action = self.server.faults.strike(verb, "response", task_id)
         self.end_headers()
-        if action is None:
-            self.wfile.write(content)
-        else:
-            self._break(action, content)
-        self.wfile.flush()
-        if self.server.faults.strike(verb, "idle", task_id) is not None:
+        half = 0 if broken is None else len(content) // 2
+        if broken is not None:
+            self.wfile.write(content[:half])
+            self.wfile.flush()
+        if isinstance(broken, Drop):
             raise Dropped
-
-    def _break(self, action: Any, content: bytes) -> None:
-        half = len(content) // 2
-        self.wfile.write(content[:half])
-        self.wfile.flush()
-        if isinstance(action, Drop):
-            raise Dropped
-        action.stand()
+        if isinstance(broken, Hold):
+            broken.stand()
         self.wfile.write(content[half:])
+        self.wfile.flush()
 
     def _cut(self) -> None:
         self.close_connection = True

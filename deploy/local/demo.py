@@ -17,7 +17,7 @@ from deploy.local import demo_bridge, demo_cases
 from deploy.local.demo_bridge import PROCESSES
 from deploy.local.demo_broker import wait_until_consumed
 from deploy.local.demo_engine import DemoEngine, DemoEngineError, Deployment
-from deploy.local.demo_files import RUN, alone, fresh, short
+from deploy.local.demo_files import KEY, RUN, alone, fresh, short
 from deploy.local.demo_left import Left, Running, end, end_left, forget, left_running, remember
 from deploy.local.demo_parts import Parts, without_password
 from deploy.local.demo_screen import DemoError, Screen
@@ -58,24 +58,18 @@ class Demo:
     workers: list[Program] = field(default_factory=list)
     listen: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     """The bridge's status address."""
+    session: requests.Session = field(default_factory=requests.Session)
+    deployed: list[Deployment] = field(default_factory=list)
 
     def run(self) -> bool:
         """Every step in turn; True when every instance ended as it should."""
         self.parts.start(self._remember)
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment knows no loopback address
-            address = self.parts.engine
-            if address.username:
-                session.auth = (address.username, address.password)
-            engine = DemoEngine(address.url, session)
-            deployment = self._deploy(engine)
-            try:
-                self._start_bridge()
-                self._start_workers()
-                good = self._play(engine, deployment)
-            finally:
-                if self.parts.engine_given and not self.options.keep:
-                    self._tidy(engine, deployment)
+        deployment = self._deploy()
+        self._start_bridge()
+        self._start_workers()
+        good = self._play(deployment)
+        if self.parts.simulated:
+            self.screen.simulated("no real engine took part in these counts")
         if self.options.keep:
             amqp_url = without_password(self.parts.amqp_url)
             self.screen.kept(self.parts.engine.url, amqp_url, f"http://{self.listen}", short(RUN))
@@ -85,25 +79,38 @@ class Demo:
         """End everything, what uses the broker first."""
         with self.screen.step("stopped") as step:
             killed = end(_pids(self.workers)) + end(_pids(self.bridge))
+            if self.parts.engine_given:
+                self._tidy()  # after the bridge, whose calls would collide with it
             self.parts.close()
             step.detail = f"{', '.join(killed)} by force" if killed else "everything"
+        self.session.close()
         forget()
+
+    @property
+    def engine(self) -> DemoEngine:
+        """The engine's REST API, once the parts have started."""
+        address = self.parts.engine
+        self.session.trust_env = False  # a proxy of the environment knows no loopback address
+        self.session.auth = (address.username, address.password) if address.username else None
+        return DemoEngine(address.url, self.session)
 
     def _remember(self) -> None:
         # In the order of their end: what uses the broker first.
         groups = (_pids(self.workers), _pids(self.bridge), self.parts.processes())
         remember(Left(groups, self.parts.containers()))
 
-    def _deploy(self, engine: DemoEngine) -> Deployment:
+    def _deploy(self) -> Deployment:
         with self.screen.step("processes") as step:
-            deployment = engine.deploy(PROCESSES.glob("*.bpmn"), "external-task-bridge demo")
-            step.detail = f"{', '.join(sorted(deployment.definitions))} on {engine.version()}"
+            deployment = self.engine.deploy(PROCESSES.glob("*.bpmn"), "external-task-bridge demo")
+            self.deployed.append(deployment)
+            names = ", ".join(sorted(deployment.definitions))
+            step.detail = f"{names} on {self.engine.version()}"
         return deployment
 
     def _start_bridge(self) -> None:
         with self.screen.step("bridge") as step:
             settings = demo_bridge.write_settings(
-                RUN, self.parts.engine, self.parts.amqp_url, self.listen
+                RUN, KEY, self.parts.engine, self.parts.amqp_url, self.listen
             )
             self.bridge.append(demo_bridge.start_bridge(settings, RUN / "bridge.log"))
             self._remember()
@@ -132,7 +139,8 @@ class Demo:
                 program.fail("ended before its time")
         self.parts.watch()
 
-    def _play(self, engine: DemoEngine, deployment: Deployment) -> bool:
+    def _play(self, deployment: Deployment) -> bool:
+        engine = self.engine
         with self.screen.step("instances") as step:
             started = {}
             for number, case in enumerate(demo_cases.cases(self.options.instances)):
@@ -161,12 +169,13 @@ class Demo:
             f"the logs in {short(RUN)} say why; LIMIT=300 gives a slow machine more time",
         )
 
-    def _tidy(self, engine: DemoEngine, deployment: Deployment) -> None:
+    def _tidy(self) -> None:
         """Leave the engine that its user gave as it was found."""
-        try:
-            engine.undeploy(deployment)
-        except DemoEngineError as error:
-            self.screen.say(f"  deployment {deployment.id} stays in your engine: {error}")
+        for deployment in self.deployed:
+            try:
+                self.engine.undeploy(deployment)
+            except DemoEngineError as error:
+                self.screen.say(f"  deployment {deployment.id} stays in your engine: {error}")
 
 
 def _pids(programs: list[Program]) -> tuple[Running, ...]:

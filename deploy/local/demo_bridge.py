@@ -57,17 +57,24 @@ max_in_flight = 50
 """
 
 
-def write_settings(folder: Path, engine: Address, amqp_url: str, listen: str) -> Path:
-    """Write bridge.toml and its key into the folder, readable by this user alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key, settings = folder / "token.key", folder / "bridge.toml"
-    for file, content in (
-        (key, secrets.token_hex(32)),
-        (settings, bridge_toml(engine, amqp_url, key, listen)),
-    ):
-        file.touch(mode=0o600)
-        file.write_text(content)
+def write_settings(
+    folder: Path, key_file: Path, engine: Address, amqp_url: str, listen: str
+) -> Path:
+    """Write bridge.toml into the folder, readable by this user alone, and the key if there is none.
+
+    The key outlives the run: a given broker may still hold answers to the tasks of an earlier one.
+    """
+    settings = folder / "bridge.toml"
+    if not key_file.exists():
+        _write_private(key_file, secrets.token_hex(32))
+    _write_private(settings, bridge_toml(engine, amqp_url, key_file, listen))
     return settings
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(text)
 
 
 def start_bridge(settings: Path, log: Path) -> Program:

@@ -13,6 +13,7 @@ from deploy.local.engine_build import cache_dir
 FOLDER = cache_dir() / "demo"
 RUN = FOLDER / "run"
 """Logs, settings and data of the latest run."""
+KEY = FOLDER / "token.key"
 LEFT = FOLDER / "running.json"
 
 

@@ -70,6 +70,11 @@ class Parts:
             self.engine_given = not engine.controllable
         started()
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the engine is the simulated one."""
+        return bool(self._simulated)
+
     def processes(self) -> tuple[Running, ...]:
         """The processes that would stay behind if the demo were killed now."""
         return (

@@ -170,7 +170,9 @@ def test_an_unreachable_engine_is_one_clear_error(session: requests.Session) -> 
 
 def test_the_settings_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
     """They carry the broker's password and the key that signs the tokens."""
-    file = write_settings(tmp_path, Address("http://x"), "amqp://x", "127.0.0.1:0")
+    file = write_settings(
+        tmp_path, tmp_path / "token.key", Address("http://x"), "amqp://x", "127.0.0.1:0"
+    )
 
     for written in (file, tmp_path / "token.key"):
         assert written.stat().st_mode & 0o077 == 0
@@ -178,9 +180,8 @@ def test_the_settings_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
 
 def test_the_bridge_takes_the_demo_s_settings(tmp_path: Path) -> None:
     """One renamed key, and the demo would end before it began."""
-    file = write_settings(
-        tmp_path, Address("http://x/engine-rest", "u", 'p"'), "amqp://u:p@x/%2F", "127.0.0.1:0"
-    )
+    engine = Address("http://x/engine-rest", "u", 'p"')
+    file = write_settings(tmp_path, tmp_path / "key", engine, "amqp://u:p@x/%2F", "127.0.0.1:0")
 
     settings = load(file, {})
 
@@ -188,6 +189,17 @@ def test_the_bridge_takes_the_demo_s_settings(tmp_path: Path) -> None:
     assert settings.engine.username == "u"
     assert {topic.retries for topic in settings.topics.values()} == {ATTEMPTS}
     assert {topic.result_queue for topic in settings.topics.values()} == set(result_queues())
+
+
+def test_a_second_run_signs_with_the_same_key(tmp_path: Path) -> None:
+    """A given broker may hold answers of the first run: gone tasks, and no reason to park them."""
+    key = tmp_path / "key"
+    write_settings(tmp_path, key, Address("http://x"), "amqp://x", "127.0.0.1:0")
+    first = key.read_text()
+
+    write_settings(tmp_path, key, Address("http://x"), "amqp://x", "127.0.0.1:0")
+
+    assert key.read_text() == first
 
 
 def test_credentials_are_taken_out_of_the_engine_s_url() -> None:

@@ -1,0 +1,93 @@
+"""Which topics may be fetched.  A topic whose message or fetch was refused is left alone for a
+pause, its queue is looked at, and then single tasks are tried until one arrives.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+from bridge.callers import Callers
+from bridge.circuit import Circuit, State
+from bridge.clock import monotonic
+from bridge.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+PROBE_SECONDS = 1.0
+
+
+class Circuits:
+    """One circuit per topic.  `repair` looks at a topic's queue and declares what is missing; it
+    says whether all is there and runs on a caller's thread, because it talks to the broker.
+    """
+
+    def __init__(
+        self, topics: Iterable[str], callers: Callers, repair: Callable[[str], bool]
+    ) -> None:
+        jitter = partial(random.Random().uniform, 0.75, 1.25)  # noqa: S311 (jitter)
+        self._circuits = {topic: Circuit(jitter) for topic in topics}
+        self._probed: dict[str, float] = {}
+        self._not_fetched: set[str] = set()
+        self._callers = callers
+        self._repair = repair
+
+    def is_closed(self, topic: str) -> bool:
+        """Whether the topic's tasks flow."""
+        return self._circuits[topic].state is State.CLOSED
+
+    def problems(self) -> dict[str, str]:
+        """The topics that are paused, with the reason."""
+        return {
+            topic: circuit.reason or circuit.state.value
+            for topic, circuit in self._circuits.items()
+            if circuit.state in (State.OPEN, State.TRYING)
+        }
+
+    def trip(self, topic: str, reason: str) -> None:
+        """Leave the topic alone for a while, longer each time."""
+        if self._circuits[topic].trip(monotonic(), reason):
+            log.warning("topic paused", topic=topic, reason=reason)
+
+    def fetch_refused(self, topic: str, reason: str) -> None:
+        """The engine refuses this topic's fetch; the first fetch that works closes the circuit."""
+        self._not_fetched.add(topic)
+        self.trip(topic, f"the engine refuses to fetch it: {reason}")
+
+    def fetched(self, topics: Iterable[str]) -> None:
+        """A fetch of these topics worked."""
+        for topic in self._not_fetched.intersection(topics):
+            self._not_fetched.discard(topic)
+            self.close(topic)
+
+    def close(self, topic: str) -> None:
+        """The topic works."""
+        if self._circuits[topic].close():
+            log.info("topic flows again", topic=topic)
+
+    def look(self) -> list[str]:
+        """Have queues looked at whose pause is over; returns the topics to try with one task."""
+        now = monotonic()
+        probes = []
+        for topic, circuit in self._circuits.items():
+            if circuit.begin_try(now):
+                self._callers.submit(f"circuit {topic}", partial(self._try, topic))
+            elif circuit.state is State.HALF_OPEN and now >= self._probed.get(topic, 0.0):
+                self._probed[topic] = now + PROBE_SECONDS
+                probes.append(topic)
+        return probes
+
+    def _try(self, topic: str) -> None:
+        circuit = self._circuits[topic]
+        try:
+            usable = self._repair(topic)
+        except BrokerUnavailable as error:
+            self.trip(topic, str(error))
+            return
+        if usable:
+            circuit.half_open()
+        else:
+            self.trip(topic, circuit.reason or "its queue cannot be used")
