@@ -128,6 +128,17 @@ class TestComplete:
         assert not {"stage", "found", "scratch"} & set(variables)
         assert engine.one(topic)["activityId"] == "second"
 
+    def test_a_variable_is_set_where_it_exists(self, engine: Engine, topic: str) -> None:
+        """A name of the task's own scope is changed there, not put on the instance."""
+        instance_id = engine.start(topic, key="contract-chain")
+        first = engine.one(topic)
+
+        engine.done(first, "failure", retries=1, variables={"stage": {"value": "changed"}})
+        engine.await_expiry(first)
+
+        assert engine.one(topic)["variables"]["stage"]["value"] == "changed"
+        assert "stage" not in engine.variables_of(instance_id)
+
     def test_a_failing_continuation_rolls_everything_back(self, engine: Engine, topic: str) -> None:
         """500: the task stays locked as before and none of the variables is there."""
         instance_id = engine.start(topic, key="contract-chain")

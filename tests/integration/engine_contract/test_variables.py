@@ -28,6 +28,7 @@ VALUES: list[tuple[str, Any, Any]] = [
 REFUSED_VALUES: list[tuple[str, Any, str]] = [
     ("Short", 40000, "java.lang.Short"),
     ("Integer", 3000000000, "java.lang.Integer"),
+    ("Integer", -2147483649, "java.lang.Integer"),
     ("Integer", 1.5, "java.lang.Integer"),
     ("Integer", True, "java.lang.Integer"),
     ("Integer", "abc", "java.lang.Integer"),
