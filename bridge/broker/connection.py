@@ -79,10 +79,13 @@ class BrokerOptions:
 
 
 class Role(Protocol):
-    """What a connection is for.  Every method runs on the connection's own thread."""
+    """What a connection is for.  Every method runs on the connection's own thread.
+
+    `lost` ends every attempt, opened or not; `final` is True for the last one.
+    """
 
     def opened(self, connection: pika.SelectConnection) -> None: ...
-    def lost(self, why: str) -> None: ...
+    def lost(self, why: str, final: bool) -> None: ...
     def work(self) -> None: ...
     def blocked(self, blocked: bool) -> None: ...
 
@@ -113,18 +116,12 @@ class ConnectionThread:
         parameters = self._options.parameters(f"external-task-bridge {self.name}")
         attempt = 0
         while not self._stopping.is_set():
-            try:
-                self._before()
-                lived = self._connect(parameters[attempt % len(parameters)])
-            except BrokerUnavailable as error:
-                self._say(str(error))
-                lived = False
-            except (AMQPError, OSError) as error:
-                self._say(describe(error))
-                lived = False
+            lived = self._try(parameters[attempt % len(parameters)])
+            self._role.lost(self.problem or "closed", False)
             attempt = 1 if lived else attempt + 1
             ceiling = min(MAX_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10))
             self._stopping.wait(random.uniform(0.05, ceiling))  # noqa: S311 (jitter)
+        self._role.lost("stopped", True)
 
     def wake(self) -> None:
         """Have `role.work` called soon on the connection's thread; cheap when already due."""
@@ -143,8 +140,22 @@ class ConnectionThread:
 
     # -- on the connection's thread --------------------------------------------------------------
 
-    def _connect(self, parameters: pika.URLParameters) -> bool:
+    def _try(self, parameters: pika.URLParameters) -> bool:
+        """One attempt and, where it succeeds, the connection's whole life; True if that was long
+        enough to start the next pauses small again.
+        """
         self._opened_at = None
+        try:
+            self._before()
+            if not self._stopping.is_set():
+                self._connect(parameters)
+        except BrokerUnavailable as error:
+            self._say(str(error))
+        except (AMQPError, OSError) as error:
+            self._say(describe(error))
+        return self._opened_at is not None and monotonic() - self._opened_at > GOOD_SECONDS
+
+    def _connect(self, parameters: pika.URLParameters) -> None:
         connection = pika.SelectConnection(
             parameters,
             on_open_callback=self._on_open,
@@ -159,12 +170,20 @@ class ConnectionThread:
         if self._stopping.is_set():
             connection.ioloop.call_later(0, self._close)
         try:
-            connection.ioloop.start()
+            self._loop(connection)
         finally:
             with self._lock:
                 self._connection = None
             connection.ioloop.close()
-        return self._opened_at is not None and monotonic() - self._opened_at > GOOD_SECONDS
+
+    def _loop(self, connection: pika.SelectConnection) -> None:
+        try:
+            connection.ioloop.start()
+        except AMQPError as error:
+            # A role used a channel in the moment it went: nothing is known to be whole any more.
+            self._say(describe(error))
+            connection.ioloop.call_later(0, self._close)
+            connection.ioloop.start()
 
     def _on_open(self, connection: Any) -> None:
         self._opened_at = monotonic()
@@ -182,7 +201,6 @@ class ConnectionThread:
         if not self._stopping.is_set():
             self._say(why)
         self.problem = why
-        self._role.lost(why)
         connection.ioloop.stop()
 
     def _work(self) -> None:
@@ -198,10 +216,8 @@ class ConnectionThread:
             return
         # A blocked broker never answers a close: leave after a while all the same.
         connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
-        if connection.is_open:
+        if not connection.is_closing and not connection.is_closed:
             connection.close()
-        elif connection.is_closed:
-            connection.ioloop.stop()
 
     def _say(self, why: str) -> None:
         self.problem = why

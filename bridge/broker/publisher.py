@@ -7,80 +7,25 @@ closes takes only its own lane's messages with it.
 
 from __future__ import annotations
 
-import struct
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import pika
 import structlog
-from pika.exceptions import AMQPError
 
 from bridge.broker.connection import ConnectionThread
+from bridge.broker.lane import Done, Item, Lane, Outcome
+from bridge.broker.properties import CODEC_ERRORS, properties_of
 from bridge.clock import monotonic
 from bridge.messages import Publication
 
 log = structlog.get_logger(__name__)
 
-# A window of confirms keeps the pipe full without queueing for long: larger ones only add latency.
-WINDOW_MESSAGES = 200
-WINDOW_BYTES = 16 * 1024 * 1024
-_ENCODING_ERRORS = (ValueError, TypeError, AssertionError, struct.error, AMQPError)
-
-
-class Outcome(Enum):
-    """What became of a publication."""
-
-    CONFIRMED = "confirmed"  # a queue holds it
-    RETURNED = "returned"  # no queue takes this routing key
-    NACKED = "nacked"  # the queue refuses it, full for example
-    UNKNOWN = "unknown"  # the channel or the connection went first
-    LATE = "late"  # too late to be sent, and not sent
-    REFUSED = "refused"  # cannot be written as an AMQP message
-
-
-Done = Callable[[Outcome, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    publication: Publication
-    done: Done
-    publish_by: float
-    mandatory: bool
-
-
-class _Lane:
-    """One channel in confirm mode, what waits for it and what waits for its confirm."""
-
-    def __init__(self) -> None:
-        self.channel: Any = None
-        self.open = False
-        self.waiting: deque[_Item] = deque()
-        self.pending: OrderedDict[int, _Item] = OrderedDict()
-        self.returned: dict[int, str] = {}
-        self.number = 0
-        self.bytes = 0
-
-    def has_window(self) -> bool:
-        return len(self.pending) < WINDOW_MESSAGES and self.bytes < WINDOW_BYTES
-
-    def settle_up_to(self, number: int, multiple: bool) -> list[tuple[int, _Item]]:
-        numbers = [n for n in self.pending if n <= number] if multiple else [number]
-        settled = [(n, self.pending.pop(n)) for n in numbers if n in self.pending]
-        self.bytes -= sum(len(item.publication.body) for _, item in settled)
-        return settled
-
-    def give_up(self) -> list[_Item]:
-        """Forget the channel; returns what was sent on it and never confirmed."""
-        lost = list(self.pending.values())
-        self.pending.clear()
-        self.returned.clear()
-        self.channel, self.open, self.number, self.bytes = None, False, 0, 0
-        return lost
+NEVER = float("inf")
+# A lane whose channel the broker closes again and again is no hot loop.
+REOPEN_SECONDS = 0.1
 
 
 class Publisher:
@@ -89,14 +34,14 @@ class Publisher:
     def __init__(self) -> None:
         self._thread: ConnectionThread | None = None
         self._lock = threading.Lock()
-        self._inbox: deque[_Item] = deque()
+        self._inbox: deque[Item] = deque()
         self._unsettled = 0
         self._unsettled_bytes = 0
         # Only the connection's thread touches these.
         self._connection: Any = None
         self._blocked = False
-        self._lanes: dict[str, _Lane] = {}
-        self._stop_sending = False
+        self._lanes: dict[str, Lane] = {}
+        self._taking_back = False
         self.ready = threading.Event()
 
     def attach(self, thread: ConnectionThread) -> None:
@@ -113,23 +58,27 @@ class Publisher:
         publication: Publication,
         done: Done,
         *,
-        publish_by: float = float("inf"),
+        publish_by: float = NEVER,
         mandatory: bool = True,
     ) -> None:
         """Send a message; never blocks.  `done(outcome, detail)` is called exactly once, on the
-        connection's thread, and must not block.  Not sent later than `publish_by` (monotonic).
+        connection's thread, and must not block.  Not sent later than `publish_by` (monotonic);
+        what was not sent when a connection is lost waits for the next one.
         """
+        item = Item(publication, done, publish_by, mandatory)
         with self._lock:
             self._unsettled += 1
-            self._unsettled_bytes += len(publication.body)
-            self._inbox.append(_Item(publication, done, publish_by, mandatory))
+            self._unsettled_bytes += item.size
+            self._inbox.append(item)
         if self._thread is not None:
             self._thread.wake()
 
     def take_back(self) -> None:
-        """Settle as LATE what was never given to the broker: a stopping bridge releases it."""
+        """Settle as LATE what has a `publish_by` and was never given to the broker, now and from
+        now on: a stopping bridge releases it.  The rest still goes out.
+        """
+        self._taking_back = True
         if self._thread is not None:
-            self._stop_sending = True
             self._thread.wake()
 
     # -- on the connection's thread --------------------------------------------------------------
@@ -137,17 +86,16 @@ class Publisher:
     def opened(self, connection: Any) -> None:
         self._connection, self._blocked = connection, False
         self.ready.set()
-        for name in self._lanes:
-            self._pump(name)
+        self._pump_all()
 
-    def lost(self, why: str) -> None:
+    def lost(self, why: str, final: bool) -> None:
         self.ready.clear()
         self._connection = None
+        self._sort_inbox()
         for lane in self._lanes.values():
             for item in lane.give_up():
                 self._settle(item, Outcome.UNKNOWN, why)
-            while lane.waiting:
-                self._settle(lane.waiting.popleft(), Outcome.LATE, why)
+            self._settle_unsent(lane, self._is_late if not final else lambda _: why)
 
     def blocked(self, blocked: bool) -> None:
         self._blocked = blocked
@@ -156,31 +104,36 @@ class Publisher:
             self.ready.clear()
         else:
             self.ready.set()
-            for name in self._lanes:
-                self._pump(name)
+            self._pump_all()
 
     def work(self) -> None:
+        for name in self._lanes if self._taking_back else self._sort_inbox():
+            self._pump(name)
+
+    def _sort_inbox(self) -> list[str]:
+        """Hand what came in to its lanes; returns their names."""
         with self._lock:
             items, self._inbox = self._inbox, deque()
-        touched = dict.fromkeys(item.publication.lane for item in items)
         for item in items:
-            self._lanes.setdefault(item.publication.lane, _Lane()).waiting.append(item)
-        for name in self._lanes if self._stop_sending else touched:
+            self._lanes.setdefault(item.publication.lane, Lane()).waiting.append(item)
+        return list(dict.fromkeys(item.publication.lane for item in items))
+
+    def _pump_all(self) -> None:
+        for name in self._lanes:
             self._pump(name)
 
     def _pump(self, name: str) -> None:
-        lane = self._lanes[name]
-        if self._stop_sending:
-            while lane.waiting:
-                self._settle(lane.waiting.popleft(), Outcome.LATE, "stopping")
-        if self._blocked or self._connection is None or not lane.waiting:
+        lane, connection = self._lanes[name], self._connection
+        if self._taking_back:
+            self._settle_unsent(lane, self._is_late)
+        if self._blocked or connection is None or not connection.is_open or not lane.waiting:
             return
         if lane.channel is None:
             self._open(name, lane)
-        while lane.open and lane.waiting and lane.has_window():
+        while lane.open and lane.channel.is_open and lane.may_send():
             self._send(lane, lane.waiting.popleft())
 
-    def _open(self, name: str, lane: _Lane) -> None:
+    def _open(self, name: str, lane: Lane) -> None:
         def opened(channel: Any) -> None:
             channel.add_on_close_callback(lambda _, reason: self._closed(name, channel, reason))
             channel.add_on_return_callback(lambda *returned: self._on_return(lane, *returned))
@@ -194,39 +147,34 @@ class Publisher:
 
         lane.channel = self._connection.channel(on_open_callback=opened)
 
-    def _send(self, lane: _Lane, item: _Item) -> None:
-        if monotonic() > item.publish_by:
-            self._settle(item, Outcome.LATE, "the publish window was over")
+    def _send(self, lane: Lane, item: Item) -> None:
+        late = self._is_late(item)
+        if late is not None:
+            self._settle(item, Outcome.LATE, late)
             return
-        number = lane.number + 1
         publication = item.publication
         try:
             lane.channel.basic_publish(
                 publication.exchange,
                 publication.routing_key,
                 publication.body,
-                _properties(publication, number),
+                properties_of(publication, lane.next_number),
                 item.mandatory,
             )
-        except _ENCODING_ERRORS as error:
-            if not lane.channel.is_open:
-                self._settle(item, Outcome.UNKNOWN, "the channel closed")
-                return
+        except CODEC_ERRORS as error:
+            # pika encodes before it writes: of a refused message nothing went out.
             self._settle(item, Outcome.REFUSED, type(error).__name__)
-            return
-        lane.number = number
-        lane.pending[number] = item
-        lane.bytes += len(publication.body)
+        else:
+            lane.sent(item)
 
-    def _on_return(self, lane: _Lane, _channel: Any, method: Any, properties: Any, _: Any) -> None:
+    def _on_return(self, lane: Lane, _channel: Any, method: Any, properties: Any, _: Any) -> None:
         # A return comes before the confirm of its message, which then must not count as success.
-        if properties.cluster_id:
-            lane.returned[int(properties.cluster_id)] = f"{method.reply_code} {method.reply_text}"
+        lane.returned[int(properties.cluster_id)] = f"{method.reply_code} {method.reply_text}"
 
     def _on_confirm(self, name: str, method: Any) -> None:
         lane = self._lanes[name]
         acked = isinstance(method, pika.spec.Basic.Ack)
-        for number, item in lane.settle_up_to(method.delivery_tag, method.multiple):
+        for number, item in lane.settle(method.delivery_tag, method.multiple):
             returned = lane.returned.pop(number, None)
             if returned is not None:
                 self._settle(item, Outcome.RETURNED, returned)
@@ -237,41 +185,35 @@ class Publisher:
         self._pump(name)
 
     def _closed(self, name: str, channel: Any, reason: Any) -> None:
-        lane = self._lanes[name]
-        if lane.channel is not channel:
-            return
+        lane, connection = self._lanes[name], self._connection
+        if lane.channel is not channel or connection is None or not connection.is_open:
+            return  # the connection goes: `lost` settles for all lanes
         why = f"{getattr(reason, 'reply_code', '')} {getattr(reason, 'reply_text', reason)}".strip()
-        if self._connection is not None and not self._connection.is_closing:
-            log.warning("publish channel closed", lane=name, reason=why)
-        # What still waits shares the fate of what was sent: a channel is opened again with the
-        # next message, not in a loop of its own.
-        for item in [*lane.give_up(), *lane.waiting]:
+        log.warning("publish channel closed", lane=name, reason=why)
+        for item in lane.give_up():
             self._settle(item, Outcome.UNKNOWN, why)
-        lane.waiting.clear()
+        if lane.waiting:
+            connection.ioloop.call_later(REOPEN_SECONDS, lambda: self._pump(name))
 
-    def _settle(self, item: _Item, outcome: Outcome, detail: str) -> None:
+    # -- outcomes --------------------------------------------------------------------------------
+
+    def _is_late(self, item: Item) -> str | None:
+        """Why an item must not be sent any more; None: it may."""
+        if self._taking_back and item.publish_by != NEVER:
+            return "stopping"
+        return "the publish window was over" if monotonic() > item.publish_by else None
+
+    def _settle_unsent(self, lane: Lane, why: Callable[[Item], str | None]) -> None:
+        waiting, lane.waiting = lane.waiting, deque()
+        for item in waiting:
+            reason = why(item)
+            if reason is None:
+                lane.waiting.append(item)
+            else:
+                self._settle(item, Outcome.LATE, reason)
+
+    def _settle(self, item: Item, outcome: Outcome, detail: str) -> None:
         with self._lock:
             self._unsettled -= 1
-            self._unsettled_bytes -= len(item.publication.body)
+            self._unsettled_bytes -= item.size
         item.done(outcome, detail)
-
-
-def _properties(publication: Publication, number: int) -> Any:
-    expiration = publication.expiration_ms
-    return pika.BasicProperties(
-        content_type=publication.content_type,
-        content_encoding=publication.content_encoding,
-        headers=dict(publication.headers),
-        delivery_mode=2,
-        priority=publication.priority,
-        correlation_id=publication.correlation_id,
-        reply_to=publication.reply_to,
-        expiration=None if expiration is None else str(expiration),
-        message_id=publication.message_id,
-        timestamp=publication.timestamp,
-        type=publication.type,
-        app_id=publication.app_id,
-        # A return names no publish number, and two copies of a message may be under way: this
-        # property, reserved and unused in AMQP 0-9-1, carries the number there and back.
-        cluster_id=str(number),
-    )

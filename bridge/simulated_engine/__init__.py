@@ -121,7 +121,7 @@ class SimulatedEngine:
 
     def tasks(self, **filters: Any) -> list[dict[str, Any]]:
         """The tasks as `POST /external-task` would list them, by its filters, without a call."""
-        return self._routes.query(Body(filters))
+        return self._routes.tasks.listed(Body(filters))
 
     @property
     def waiting_polls(self) -> int:

@@ -24,17 +24,18 @@ from bridge.simulated_engine.faults import (
     Hold,
     When,
 )
-from bridge.simulated_engine.routes import (
-    ENGINE_NAME,
+from bridge.simulated_engine.routes import ENGINE_NAME, OutsideError, Routes
+from bridge.simulated_engine.wire import (
     Request,
     Response,
     Route,
-    Routes,
     error_response,
     json_response,
 )
 
 _CLOSING = {400, 408, 411, 413, 414, 500, 501, 503}  # after these Tomcat ends the connection
+
+_PAGE = b"<!doctype html><title>HTTP Status 404</title><h1>HTTP Status 404</h1>"
 
 
 class Dropped(Exception):
@@ -141,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
                 content_type = self.headers.get("Content-Type") or ""
                 request = Request(self.command, self.path, names, query, content_type, content)
                 response = self._answer(route, request, task_id)
+            except OutsideError:
+                response = Response(404, _PAGE, "text/html;charset=utf-8")
             except RestError as error:
                 response = self._after(error_response(error), verb, task_id)
         except Dropped:

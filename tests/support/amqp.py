@@ -47,7 +47,9 @@ class Amqp:
     """One connection for looking at queues and sending by hand.  Use it in one thread."""
 
     def __init__(self, url: str) -> None:
-        self.connection = pika.BlockingConnection(pika.URLParameters(url))
+        parameters = pika.URLParameters(url)
+        parameters.heartbeat = 0  # a test that waits for something else answers none
+        self.connection = pika.BlockingConnection(parameters)
         self._channel = self.connection.channel()
 
     def __enter__(self) -> Self:
@@ -95,6 +97,14 @@ class Amqp:
         while (message := self.get(queue)) is not None:
             taken.append(message)
         return taken
+
+    def refuse(self, queue: str, *, requeue: bool) -> Message | None:
+        """Take one message and reject it, as a worker that cannot do it."""
+        method, properties, body = self.channel.basic_get(queue)
+        if method is None:
+            return None
+        self.channel.basic_nack(method.delivery_tag, requeue=requeue)
+        return Message(body, properties, method.redelivered)
 
     def answer(self, message: Message, reply: Reply) -> None:
         """Answer a task message as a worker does."""

@@ -151,6 +151,11 @@ class Bridge:
             if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
         ]
 
+    def tail(self) -> str:
+        """The last lines of the log, for the message of a failing test."""
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        return "\n".join(lines[-8:])
+
     def is_ready(self) -> bool:
         """Whether /ready says 200; False too while it is not served yet."""
         assert self.process is not None

@@ -13,7 +13,7 @@ _PROCESS = """<?xml version="1.0" encoding="UTF-8"?>
 <bpmn:definitions xmlns:bpmn="http://www.omg.org/spec/BPMN/20100524/MODEL"
     xmlns:camunda="http://camunda.org/schema/1.0/bpmn" targetNamespace="urn:test" id="d">
   {errors}
-  <bpmn:process id="{key}" isExecutable="true" camunda:historyTimeToLive="1">
+  <bpmn:process id="{key}" isExecutable="true" camunda:historyTimeToLive="1"{tag}>
     <bpmn:startEvent id="start"/>
     {nodes}
     <bpmn:endEvent id="end"/>
@@ -29,11 +29,19 @@ def process_xml(
     error_codes: Sequence[str] = (),
     properties: Mapping[str, str] | None = None,
     priority: str | None = None,
+    version_tag: str | None = None,
+    copies: int = 1,
 ) -> str:
     """A linear process, one external task per topic (ids task-1, task-2 ...).  Each error code is
     caught at every task by a boundary event that leads to an end event `caught-<code>-<n>`.
+    With `copies` each task is a parallel multi-instance: so many external tasks at once.
     """
     nodes, flows, last = [], [], "start"
+    loop = (
+        "<bpmn:multiInstanceLoopCharacteristics>"
+        f"<bpmn:loopCardinality>{copies}</bpmn:loopCardinality>"
+        "</bpmn:multiInstanceLoopCharacteristics>"
+    )
     extension = "".join(
         f"<camunda:property name={quoteattr(n)} value={quoteattr(v)}/>"
         for n, v in (properties or {}).items()
@@ -44,7 +52,8 @@ def process_xml(
         nodes.append(
             f'<bpmn:serviceTask id="{task}" camunda:type="external"{priority_xml} '
             f"camunda:topic={quoteattr(topic)}><bpmn:extensionElements><camunda:properties>"
-            f"{extension}</camunda:properties></bpmn:extensionElements></bpmn:serviceTask>"
+            f"{extension}</camunda:properties></bpmn:extensionElements>"
+            f"{loop if copies > 1 else ''}</bpmn:serviceTask>"
         )
         flows.append((last, task))
         last = task
@@ -58,6 +67,7 @@ def process_xml(
     flows.append((last, "end"))
     return _PROCESS.format(
         key=escape(key),
+        tag=f" camunda:versionTag={quoteattr(version_tag)}" if version_tag else "",
         errors="".join(
             f'<bpmn:error id="error-{c}" name="{c}" errorCode="{c}"/>' for c in error_codes
         ),
@@ -88,27 +98,35 @@ class EngineRest:
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    def deploy(self, xml: str) -> None:
+    def deploy(self, xml: str, tenant: str | None = None) -> None:
         answer = self._session.post(
             f"{self.url}/deployment/create",
-            data={"deployment-name": "test"},
+            data={"deployment-name": "test", **({"tenant-id": tenant} if tenant else {})},
             files={"process": ("process.bpmn", xml.encode())},
             timeout=30,
         )
         assert answer.ok, answer.text
 
-    def deploy_topics(self, *topics: str, **options: Any) -> str:
+    def deploy_topics(
+        self, *topics: str, key: str | None = None, tenant: str | None = None, **options: Any
+    ) -> str:
         """Deploy a linear process over the topics; returns its key."""
-        key = unique("process")
-        self.deploy(process_xml(key, topics, **options))
+        key = key or unique("process")
+        self.deploy(process_xml(key, topics, **options), tenant)
         return key
 
     def start(
-        self, key: str, variables: Mapping[str, Any] | None = None, business_key: str | None = None
+        self,
+        key: str,
+        variables: Mapping[str, Any] | None = None,
+        business_key: str | None = None,
+        tenant: str | None = None,
     ) -> str:
         """Start an instance; variables as the engine's own `{"value":..., "type":...}`."""
         body = {"variables": dict(variables or {}), "businessKey": business_key}
-        return str(self.call("POST", f"/process-definition/key/{key}/start", body)["id"])
+        of_tenant = f"/tenant-id/{tenant}" if tenant else ""
+        path = f"/process-definition/key/{key}{of_tenant}/start"
+        return str(self.call("POST", path, body)["id"])
 
     def start_many(self, key: str, count: int) -> list[str]:
         return [self.start(key, {"n": {"value": n, "type": "Integer"}}) for n in range(count)]
@@ -147,6 +165,28 @@ class EngineRest:
             deserializeValues="false",
         )
         return {v["name"]: {"value": v["value"], "type": v["type"]} for v in found}
+
+    def history_variable(self, instance: str, name: str) -> dict[str, Any]:
+        """One variable of an instance, running or ended, with its `id`, `valueInfo` and scope."""
+        found = self.call(
+            "GET",
+            "/history/variable-instance",
+            processInstanceId=instance,
+            variableName=name,
+            deserializeValues="false",
+        )
+        assert len(found) == 1, f"{name}: {found}"
+        variable: dict[str, Any] = found[0]
+        return variable
+
+    def history_file(self, variable_id: str) -> bytes:
+        """The content of a File variable."""
+        path = f"{self.url}/history/variable-instance/{variable_id}/data"
+        return self._session.get(path, timeout=30).content
+
+    def error_details(self, task_id: str) -> str:
+        """The full text of a task's last failure."""
+        return self._session.get(f"{self.url}/external-task/{task_id}/errorDetails", timeout=30).text
 
     def suspend(self, instance: str, suspended: bool) -> None:
         self.call("PUT", f"/process-instance/{instance}/suspended", {"suspended": suspended})
