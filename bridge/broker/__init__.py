@@ -2,7 +2,8 @@
 
 from bridge.broker.connection import BrokerOptions, ConnectionThread
 from bridge.broker.consumer import Consumer
-from bridge.broker.publisher import Outcome, Publisher
+from bridge.broker.lane import Outcome
+from bridge.broker.publisher import Publisher
 from bridge.broker.topology import Exchange, Queue, Topology
 
 __all__ = [

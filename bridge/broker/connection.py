@@ -101,6 +101,7 @@ class ConnectionThread:
         self._role = role
         self._before = before
         self._stopping = threading.Event()
+        self._nudged = threading.Event()
         self._lock = threading.Lock()
         self._connection: pika.SelectConnection | None = None
         self._opened_at: float | None = None
@@ -120,13 +121,18 @@ class ConnectionThread:
             self._role.lost(self.problem or "closed", False)
             attempt = 1 if lived else attempt + 1
             ceiling = min(MAX_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10))
-            self._stopping.wait(random.uniform(0.05, ceiling))  # noqa: S311 (jitter)
+            self._rest(random.uniform(0.05, ceiling))  # noqa: S311 (jitter)
         self._role.lost("stopped", True)
 
     def wake(self) -> None:
-        """Have `role.work` called soon on the connection's thread; cheap when already due."""
+        """Have `role.work` called soon on the connection's thread, `role.lost` where there is no
+        connection; cheap when already due.
+        """
         with self._lock:
-            if self._woken or self._connection is None:
+            if self._connection is None:
+                self._nudged.set()
+                return
+            if self._woken:
                 return
             self._woken = True
             self._connection.ioloop.add_callback_threadsafe(self._work)
@@ -134,6 +140,7 @@ class ConnectionThread:
     def stop(self) -> None:
         """Have the connection closed; `run` returns soon after."""
         self._stopping.set()
+        self._nudged.set()
         with self._lock:
             if self._connection is not None:
                 self._connection.ioloop.add_callback_threadsafe(self._close)
@@ -154,6 +161,13 @@ class ConnectionThread:
         except (AMQPError, OSError) as error:
             self._say(describe(error))
         return self._opened_at is not None and monotonic() - self._opened_at > GOOD_SECONDS
+
+    def _rest(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while not self._stopping.is_set() and (left := until - monotonic()) > 0:
+            if self._nudged.wait(left):
+                self._nudged.clear()
+                self._role.lost(self.problem or "closed", False)
 
     def _connect(self, parameters: pika.URLParameters) -> None:
         connection = pika.SelectConnection(

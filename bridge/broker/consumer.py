@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
-from pika.exceptions import AMQPError
 
 from bridge.broker.connection import MAX_PAUSE_SECONDS, ConnectionThread
+from bridge.broker.properties import delivery_of
 from bridge.messages import Delivery
 
 log = structlog.get_logger(__name__)
@@ -28,8 +28,8 @@ class _Subscription:
         self.queue = queue
         self.channel: Any = None
         self.generation = 0
-        self.open_tags: deque[int] = deque()
-        self.acked: set[int] = set()
+        # Delivered and not acknowledged at the broker, in order of delivery; True: done with.
+        self.open_tags: dict[int, bool] = {}
         self.pause = 1.0
         self.problem: str | None = "not consumed yet"
 
@@ -84,10 +84,11 @@ class Consumer:
         for subscription in self._subscriptions.values():
             self._open(subscription)
 
-    def lost(self, why: str) -> None:
+    def lost(self, why: str, final: bool) -> None:
         self._connection = None
         for subscription in self._subscriptions.values():
             subscription.channel, subscription.problem = None, why
+            subscription.open_tags.clear()
 
     def blocked(self, blocked: bool) -> None:
         """Alarms stop publishers only; acknowledgements go on."""
@@ -100,11 +101,13 @@ class Consumer:
         touched: dict[str, _Subscription] = {}
         for delivery in acks:
             subscription = self._subscriptions[delivery.queue]
-            if subscription.generation == delivery.generation and subscription.channel is not None:
-                subscription.acked.add(delivery.tag)
+            current = subscription.generation == delivery.generation
+            if current and delivery.tag in subscription.open_tags:
+                subscription.open_tags[delivery.tag] = True
                 touched[delivery.queue] = subscription
         for subscription in touched.values():
-            _send_acks(subscription)
+            if subscription.channel.is_open:  # else it is closing: what it delivered comes again
+                _send_acks(subscription)
 
     def _open(self, subscription: _Subscription) -> None:
         if self._connection is None or not self._connection.is_open or self._stopped:
@@ -112,13 +115,14 @@ class Consumer:
         generation = next(self._generations)
         subscription.generation = generation
         subscription.open_tags.clear()
-        subscription.acked.clear()
 
         def opened(channel: Any) -> None:
+            if self._stopped:
+                return
             channel.add_on_close_callback(
                 lambda _, reason: self._gone(subscription, generation, reason)
             )
-            channel.add_on_cancel_callback(lambda _: channel.close(404, "consumer cancelled"))
+            channel.add_on_cancel_callback(lambda _: _close(channel, "consumer cancelled"))
             channel.basic_qos(prefetch_count=self._prefetch)
             channel.basic_consume(
                 subscription.queue,
@@ -143,13 +147,20 @@ class Consumer:
     ) -> None:
         if generation != subscription.generation:
             return
-        subscription.open_tags.append(method.delivery_tag)
-        self._deliver(_delivery(subscription.queue, generation, method, properties, body))
+        unreadable = getattr(properties, "unreadable", None)
+        if unreadable is not None:
+            # Whatever it means, it cannot be applied: the broker parks it as it is.
+            log.warning("message rejected", queue=subscription.queue, unreadable=unreadable)
+            subscription.channel.basic_reject(method.delivery_tag, requeue=False)
+            return
+        subscription.open_tags[method.delivery_tag] = False
+        self._deliver(delivery_of(subscription.queue, generation, method, properties, body))
 
     def _gone(self, subscription: _Subscription, generation: int, reason: Any) -> None:
         if generation != subscription.generation:
             return
         subscription.channel = None
+        subscription.open_tags.clear()
         connection = self._connection
         if self._stopped or connection is None or not connection.is_open:
             return
@@ -171,37 +182,17 @@ class Consumer:
 
 def _send_acks(subscription: _Subscription) -> None:
     """One multiple ack for everything done in order, single ones for what overtook a slow one."""
-    channel, acked, tags = subscription.channel, subscription.acked, subscription.open_tags
-    last = None
-    while tags and tags[0] in acked:
-        last = tags.popleft()
-        acked.discard(last)
-    try:
-        if last is not None:
-            channel.basic_ack(last, multiple=True)
-        for tag in acked:
-            channel.basic_ack(tag)
-            tags.remove(tag)
-    except AMQPError:
-        return  # the channel is closing: what it delivered comes again
-    acked.clear()
+    channel, tags = subscription.channel, subscription.open_tags
+    in_order = list(itertools.takewhile(tags.__getitem__, tags))
+    if in_order:
+        channel.basic_ack(in_order[-1], multiple=True)
+    for tag in in_order:
+        del tags[tag]
+    for tag in [tag for tag, done in tags.items() if done]:
+        channel.basic_ack(tag)
+        del tags[tag]
 
 
-def _delivery(queue: str, generation: int, method: Any, properties: Any, body: bytes) -> Delivery:
-    timestamp = properties.timestamp
-    return Delivery(
-        queue=queue,
-        body=body,
-        headers=properties.headers or {},
-        generation=generation,
-        tag=method.delivery_tag,
-        redelivered=method.redelivered,
-        message_id=properties.message_id,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        type=properties.type,
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        timestamp=timestamp if isinstance(timestamp, int) else None,
-        app_id=properties.app_id,
-    )
+def _close(channel: Any, why: str) -> None:
+    if channel.is_open:
+        channel.close(404, why)

@@ -27,7 +27,7 @@ CODEC_ERRORS = (
 )
 
 
-class ReadableProperties(pika.BasicProperties):
+class ReadableProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is untyped here
     """Properties as they arrive; `unreadable` says why nothing in them can be relied on."""
 
     unreadable: str | None = None

@@ -107,7 +107,8 @@ class Publisher:
             self._pump_all()
 
     def work(self) -> None:
-        for name in self._lanes if self._taking_back else self._sort_inbox():
+        touched = self._sort_inbox()
+        for name in self._lanes if self._taking_back else touched:
             self._pump(name)
 
     def _sort_inbox(self) -> list[str]:

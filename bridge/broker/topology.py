@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import pika
@@ -35,6 +36,11 @@ class Exchange:
     type: str | None
     lane: str = ""
 
+    @property
+    def label(self) -> str:
+        """A queue and an exchange may have the same name."""
+        return f"exchange {self.name}"
+
 
 @dataclass(frozen=True)
 class Queue:
@@ -44,6 +50,11 @@ class Queue:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bindings: tuple[tuple[str, str], ...] = ()
     lane: str = ""
+
+    @property
+    def label(self) -> str:
+        """A queue and an exchange may have the same name."""
+        return f"queue {self.name}"
 
 
 class Topology:
@@ -56,11 +67,13 @@ class Topology:
         self._lock = threading.Lock()
         self._looked = float("-inf")
         self._different: set[str] = set()
+        self._told: set[str] = set()
         self.problems: dict[str, str] = {}
 
     def ensure(self) -> None:
         """Look for every part and declare what is missing, as far as the mode says.  What cannot
-        be had is in `problems`, by name.  Raises BrokerUnavailable where no broker answers.
+        be had is in `problems`, as `queue NAME` or `exchange NAME`.  Raises BrokerUnavailable
+        where no broker answers.
         """
         with self._lock:
             if monotonic() - self._looked < FRESH_SECONDS:
@@ -73,7 +86,7 @@ class Topology:
         parts = [part for part in self._parts if part.lane == lane]
         with self._lock:
             self._ensure(parts)
-        return not any(part.name in self.problems for part in parts)
+        return not any(part.label in self.problems for part in parts)
 
     def ensure_queue(self, queue: str) -> None:
         """The same for one queue."""
@@ -81,12 +94,16 @@ class Topology:
             self._ensure([part for part in self._parts if part.name == queue])
 
     def consumers(self, queue: str) -> int:
-        """How many consumers a queue has now; 0 where it does not exist."""
-        with self._lock, _Session(self._options) as session:
-            try:
+        """How many consumers a queue has now; 0 where it does not exist.  Raises
+        BrokerUnavailable where no broker answers.
+        """
+        try:
+            with _Session(self._options) as session:
                 return int(session.queue(queue, passive=True).method.consumer_count)
-            except ChannelClosedByBroker:
-                return 0
+        except ChannelClosedByBroker:
+            return 0
+        except AMQPError as error:
+            raise BrokerUnavailable(describe(error)) from error
 
     def _ensure(self, parts: Iterable[Exchange | Queue]) -> None:
         if self._mode == "never":
@@ -94,16 +111,16 @@ class Topology:
         try:
             with _Session(self._options) as session:
                 for part in parts:
-                    self._note(part.name, self._part(session, part))
+                    self._note(part, self._part(session, part))
         except AMQPError as error:
             raise BrokerUnavailable(describe(error)) from error
 
-    def _note(self, name: str, why: str | None) -> None:
+    def _note(self, part: Exchange | Queue, why: str | None) -> None:
         if why is None:
-            self.problems.pop(name, None)
-        elif self.problems.get(name) != why:
-            self.problems[name] = why
-            log.error("not usable at the broker", name=name, reason=why)
+            self.problems.pop(part.label, None)
+        elif self.problems.get(part.label) != why:
+            self.problems[part.label] = why
+            log.error("not usable at the broker", name=part.name, reason=why)
 
     def _part(self, session: _Session, part: Exchange | Queue) -> str | None:
         if isinstance(part, Exchange):
@@ -111,43 +128,66 @@ class Topology:
         return self._queue(session, part)
 
     def _exchange(self, session: _Session, part: Exchange) -> str | None:
-        declare = None
+        look, declare = partial(session.exchange, part.name, None), None
         if part.type is not None and self._mode == "missing":
-            declare = lambda: session.exchange(part.name, part.type)  # noqa: E731
-        return self._look(part.name, lambda: session.exchange(part.name, None), declare)
+            declare = partial(session.exchange, part.name, part.type)
+        return self._look(part, look, declare)
 
     def _queue(self, session: _Session, part: Queue) -> str | None:
-        declare = None
+        look, declare = partial(session.queue, part.name, passive=True), None
         if self._mode == "missing":
-            declare = lambda: session.queue(part.name, part.arguments)  # noqa: E731
-        why = self._look(part.name, lambda: session.queue(part.name, passive=True), declare)
+            declare = partial(session.queue, part.name, part.arguments)
+        why = self._look(part, look, declare)
         if why is None and self._mode == "missing":
-            for exchange, key in part.bindings:
-                try:
-                    session.bind(part.name, exchange, key)
-                except ChannelClosedByBroker as error:
-                    return f"binding to {exchange!r}: {describe_close(error)}"
+            return self._bind(session, part)
         return why
 
-    def _look(
-        self, name: str, look: Callable[[], Any], declare: Callable[[], Any] | None
-    ) -> str | None:
-        if declare is not None and name not in self._different:
-            try:
-                declare()
-            except ChannelClosedByBroker as error:
-                if error.reply_code == 406:
-                    self._different.add(name)
-                    log.warning("used as it is", name=name, differs=error.reply_text)
-                elif error.reply_code != 403:
-                    return describe_close(error)
-            else:
-                return None
-        try:
-            look()
-        except ChannelClosedByBroker as error:
-            return describe_close(error)
+    def _bind(self, session: _Session, part: Queue) -> str | None:
+        for exchange, key in part.bindings:
+            refused = _refusal(partial(session.bind, part.name, exchange, key))
+            if refused is None:
+                continue
+            why = f"binding to {exchange!r}: {describe_close(refused)}"
+            if refused.reply_code != 403:
+                return why
+            if why not in self._told:  # whoever withholds the right has made the binding, or not
+                self._told.add(why)
+                log.warning("not bound by us", name=part.name, reason=why)
         return None
+
+    def _look(
+        self,
+        part: Exchange | Queue,
+        look: Callable[[], Any],
+        declare: Callable[[], Any] | None,
+    ) -> str | None:
+        """None if the part is there now; else the broker's words."""
+        forbidden: ChannelClosedByBroker | None = None
+        if part.label in self._different:
+            if _refusal(look) is None:
+                return None
+            self._different.discard(part.label)  # it was deleted: the next one may be ours
+        if declare is not None:
+            refused = _refusal(declare)
+            if refused is None:
+                return None
+            if refused.reply_code == 406:
+                self._different.add(part.label)
+                log.warning("used as it is", name=part.name, differs=refused.reply_text)
+            elif refused.reply_code == 403:
+                forbidden = refused  # ours to declare or not, it may be there
+            else:
+                return describe_close(refused)
+        refused = _refusal(look)
+        return None if refused is None else describe_close(forbidden or refused)
+
+
+def _refusal(action: Callable[[], Any]) -> ChannelClosedByBroker | None:
+    try:
+        action()
+    except ChannelClosedByBroker as refused:
+        return refused
+    return None
 
 
 def describe_close(error: ChannelClosedByBroker) -> str:

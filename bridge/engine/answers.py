@@ -72,7 +72,7 @@ def _bad_request(text: str) -> EngineError:
 
 
 def _server_error(text: str, code: Any) -> EngineError:
-    if code in CONFLICT_CODES:
+    if isinstance(code, int) and code in CONFLICT_CODES:
         return EngineConflict(text)
     if code == COLUMN_SIZE_CODE:
         return EngineRefused(text)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bridge.simulated_engine.body import Body
-from bridge.simulated_engine.bpmn import linear_process
 from bridge.simulated_engine.clock import Clock
 from bridge.simulated_engine.errors import RestError
 from bridge.simulated_engine.faults import Answer, Call, CallLog, Drop, Faults, Hold
+from bridge.simulated_engine.linear import linear_process
 from bridge.simulated_engine.processes import Deployment
 from bridge.simulated_engine.routes import Routes
 from bridge.simulated_engine.server import EngineServer

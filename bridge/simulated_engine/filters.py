@@ -88,7 +88,7 @@ def _variable_matches(row: TaskRow, wanted: list[Body], _now_ms: int) -> bool:
     return True
 
 
-TASK_FILTERS: Mapping[str, Filter] = {
+_TASK_FILTERS: Mapping[str, Filter] = {
     "externalTaskId": _text(lambda r: r.task.id),
     "externalTaskIdIn": _texts(lambda r: r.task.id),
     "activityId": _text(lambda r: r.task.node.id),
@@ -118,7 +118,7 @@ TASK_FILTERS: Mapping[str, Filter] = {
     "priorityLowerThanOrEquals": Filter("whole", lambda r, n, _: r.task.priority <= n),
     "processVariables": Filter("variables", _variable_matches),
 }
-TASK_SORTING: Mapping[str, Callable[[TaskRow], Any]] = {
+_TASK_SORTING: Mapping[str, Callable[[TaskRow], Any]] = {
     "id": lambda r: r.task.id,
     "lockExpirationTime": lambda r: r.task.lock_expires_ms or 0,
     "processInstanceId": lambda r: r.task.instance_id,
@@ -134,7 +134,7 @@ def _log_kind(kind: str) -> Filter:
     return _flag(lambda entry, _: entry.kind == kind)
 
 
-LOG_FILTERS: Mapping[str, Filter] = {
+_LOG_FILTERS: Mapping[str, Filter] = {
     "logId": _text(lambda e: e.id),
     "externalTaskId": _text(lambda e: e.task.id),
     "topicName": _text(lambda e: e.task.topic),
@@ -153,12 +153,12 @@ LOG_FILTERS: Mapping[str, Filter] = {
     "priorityHigherThanOrEquals": Filter("whole", lambda e, n, _: e.task.priority >= n),
     "priorityLowerThanOrEquals": Filter("whole", lambda e, n, _: e.task.priority <= n),
 }
-LOG_SORTING: Mapping[str, Callable[[LogEntry], Any]] = {
+_LOG_SORTING: Mapping[str, Callable[[LogEntry], Any]] = {
     "timestamp": lambda e: e.at_ms,
     "externalTaskId": lambda e: e.task.id,
     "topicName": lambda e: e.task.topic,
 }
-INSTANCE_FILTERS: Mapping[str, Filter] = {
+_INSTANCE_FILTERS: Mapping[str, Filter] = {
     "processInstanceId": _text(lambda i: i.id),
     "processInstanceIds": _texts(lambda i: i.id),
     "processDefinitionId": _text(lambda i: i.definition.id),
@@ -174,14 +174,14 @@ INSTANCE_FILTERS: Mapping[str, Filter] = {
     "completed": _flag(lambda i, _: i.end_state == "COMPLETED"),
     "externallyTerminated": _flag(lambda i, _: i.end_state == "EXTERNALLY_TERMINATED"),
 }
-INSTANCE_SORTING: Mapping[str, Callable[[Instance], Any]] = {
+_INSTANCE_SORTING: Mapping[str, Callable[[Instance], Any]] = {
     "instanceId": lambda i: i.id,
     "definitionKey": lambda i: i.definition.key,
     "businessKey": lambda i: i.business_key or "",
     "startTime": lambda i: i.start_ms,
     "endTime": lambda i: i.end_ms or 0,
 }
-VISIT_FILTERS: Mapping[str, Filter] = {
+_VISIT_FILTERS: Mapping[str, Filter] = {
     "processInstanceId": _text(lambda v: v.instance.id),
     "processDefinitionId": _text(lambda v: v.instance.definition.id),
     "activityId": _text(lambda v: v.node.id),
@@ -190,12 +190,12 @@ VISIT_FILTERS: Mapping[str, Filter] = {
     "unfinished": _flag(lambda v, _: v.end_ms is None),
     "canceled": _flag(lambda v, _: v.canceled),
 }
-VISIT_SORTING: Mapping[str, Callable[[Visit], Any]] = {
+_VISIT_SORTING: Mapping[str, Callable[[Visit], Any]] = {
     "startTime": lambda v: v.start_ms,
     "endTime": lambda v: v.end_ms or 0,
     "activityId": lambda v: v.node.id,
 }
-INCIDENT_FILTERS: Mapping[str, Filter] = {
+_INCIDENT_FILTERS: Mapping[str, Filter] = {
     "incidentId": _text(lambda i: i.id),
     "incidentType": _text(lambda _: "failedExternalTask"),
     "incidentMessage": _text(lambda i: i.task.error_message),
@@ -207,11 +207,11 @@ INCIDENT_FILTERS: Mapping[str, Filter] = {
     "configuration": _text(lambda i: i.task.id),
     "tenantIdIn": _texts(lambda i: i.task.tenant_id),
 }
-INCIDENT_SORTING: Mapping[str, Callable[[Incident], Any]] = {
+_INCIDENT_SORTING: Mapping[str, Callable[[Incident], Any]] = {
     "incidentTimestamp": lambda i: i.create_ms,
     "configuration": lambda i: i.task.id,
 }
-DEFINITION_FILTERS: Mapping[str, Filter] = {
+_DEFINITION_FILTERS: Mapping[str, Filter] = {
     "processDefinitionId": _text(lambda d: d.id),
     "key": _text(lambda d: d.key),
     "keysIn": _texts(lambda d: d.key),
@@ -219,7 +219,23 @@ DEFINITION_FILTERS: Mapping[str, Filter] = {
     "deploymentId": _text(lambda d: d.deployment_id),
     "tenantIdIn": _texts(lambda d: d.tenant_id),
 }
-DEFINITION_SORTING: Mapping[str, Callable[[Definition], Any]] = {
+_DEFINITION_SORTING: Mapping[str, Callable[[Definition], Any]] = {
     "key": lambda d: d.key,
     "version": lambda d: d.version,
 }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one list of the REST API can be filtered and sorted by."""
+
+    filters: Mapping[str, Filter]
+    sorting: Mapping[str, Callable[[Any], Any]]
+
+
+TASKS = Listing(_TASK_FILTERS, _TASK_SORTING)
+LOG = Listing(_LOG_FILTERS, _LOG_SORTING)
+INSTANCES = Listing(_INSTANCE_FILTERS, _INSTANCE_SORTING)
+VISITS = Listing(_VISIT_FILTERS, _VISIT_SORTING)
+INCIDENTS = Listing(_INCIDENT_FILTERS, _INCIDENT_SORTING)
+DEFINITIONS = Listing(_DEFINITION_FILTERS, _DEFINITION_SORTING)

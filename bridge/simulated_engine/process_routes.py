@@ -44,8 +44,7 @@ class ProcessRoutes:
             "definition",
             "/process-definition",
             self._store.definitions.values,
-            filters.DEFINITION_FILTERS,
-            filters.DEFINITION_SORTING,
+            filters.DEFINITIONS,
         )
         for path in (key, tenant, one):
             yield route("definition", "GET", path, lambda r: self._definition(r).as_json())
@@ -62,8 +61,7 @@ class ProcessRoutes:
             "instances",
             "/process-instance",
             lambda: (i for i in self._store.instances.values() if i.end_ms is None),
-            filters.INSTANCE_FILTERS,
-            filters.INSTANCE_SORTING,
+            filters.INSTANCES,
         )
         yield route("deleteInstance", "DELETE", instance, lambda r: processes.cancel(r.names[0]))
         yield route("instance", "GET", instance, lambda r: processes.instance(r.names[0]).as_json())

@@ -1,28 +1,24 @@
 """Filtering, sorting and paging of the REST API's lists.  Reads; changes nothing."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from bridge.simulated_engine.body import Body
 from bridge.simulated_engine.clock import date_ms
 from bridge.simulated_engine.errors import RestError, invalid_request, not_valid
-from bridge.simulated_engine.filters import Filter, Test
+from bridge.simulated_engine.filters import Listing, Test
 
 Row = TypeVar("Row")
 
 
-def from_query_string(
-    parameters: Mapping[str, str],
-    filters: Mapping[str, Filter],
-    sorting: Mapping[str, Callable[[Any], Any]],
-) -> Body:
+def from_query_string(parameters: Mapping[str, str], listing: Listing) -> Body:
     """The members that a POST of the same query would have; unknown parameters are ignored."""
     members: dict[str, Any] = {}
-    for name in parameters.keys() & filters.keys():
-        members[name] = _converted(name, parameters[name], filters[name].kind)
+    for name in parameters.keys() & listing.filters.keys():
+        members[name] = _converted(name, parameters[name], listing.filters[name].kind)
     sort_by, order = parameters.get("sortBy"), parameters.get("sortOrder")
     for name, value, known in (
-        ("sortBy", sort_by, sorting),
+        ("sortBy", sort_by, listing.sorting),
         ("sortOrder", order, ("asc", "desc")),
     ):
         if value is not None and value not in known:
@@ -36,23 +32,21 @@ def from_query_string(
     return Body(members)
 
 
-def select(
-    rows: Iterable[Row], filters: Mapping[str, Filter], query: Body, now_ms: int
-) -> list[Row]:
+def select(rows: Iterable[Row], listing: Listing, query: Body, now_ms: int) -> list[Row]:
     """The rows that pass every filter named in the query; unknown names are ignored."""
     tests: list[tuple[Test, Any]] = []
-    for name, wanted in filters.items():
+    for name, wanted in listing.filters.items():
         value = _wanted(wanted.kind, name, query)
         if value is not None:
             tests.append((wanted.passes, value))
     return [row for row in rows if all(passes(row, value, now_ms) for passes, value in tests)]
 
 
-def sort(rows: list[Row], sorting: Mapping[str, Callable[[Row], Any]], query: Body) -> list[Row]:
+def sort(rows: list[Row], listing: Listing, query: Body) -> list[Row]:
     """Sorted by the entries of `sorting`, the first one counting most."""
     for entry in reversed(query.bodies("sorting")):
         sort_by, order = entry.text("sortBy"), entry.text("sortOrder")
-        if sort_by is None or sort_by not in sorting:
+        if sort_by is None or sort_by not in listing.sorting:
             raise not_valid(
                 "You should call any of the orderBy methods first before specifying a "
                 "direction: currentOrderingProperty is null"
@@ -61,7 +55,7 @@ def sort(rows: list[Row], sorting: Mapping[str, Callable[[Row], Any]], query: Bo
             raise not_valid(
                 "Invalid query: call asc() or desc() after using orderByXX(): direction is null"
             )
-        rows = sorted(rows, key=sorting[sort_by], reverse=order == "desc")
+        rows = sorted(rows, key=listing.sorting[sort_by], reverse=order == "desc")
     return rows
 
 

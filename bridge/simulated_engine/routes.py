@@ -1,5 +1,6 @@
 """Finds the route of a request.  Knows the base path, the engine's name and the history."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -48,11 +49,11 @@ class Routes:
         """The route, its path's variable parts and the query; raises 404 or 405."""
         path, _, query = target.partition("?")
         inner, known = _inner_path(path), False
-        for route in self._routes:
-            matched = route.path.fullmatch(inner)
-            if matched and method in route.methods:
+        for candidate in self._routes:
+            matched = candidate.path.fullmatch(inner)
+            if matched and method in candidate.methods:
                 names = tuple(unquote(part) for part in matched.groups() if part is not None)
-                return route, names, dict(parse_qsl(query, keep_blank_values=True))
+                return candidate, names, dict(parse_qsl(query, keep_blank_values=True))
             known = known or matched is not None
         if known:
             raise RestError(405, "NotAllowedException", "HTTP 405 Method Not Allowed")
@@ -77,16 +78,14 @@ class Routes:
             "incidents",
             "/incident",
             store.incidents.values,
-            filters.INCIDENT_FILTERS,
-            filters.INCIDENT_SORTING,
+            filters.INCIDENTS,
         )
         yield from lists(
             self.store,
             "historyLog",
             "/history/external-task-log",
             lambda: store.log,
-            filters.LOG_FILTERS,
-            filters.LOG_SORTING,
+            filters.LOG,
         )
         yield route(
             "historyInstance",
@@ -99,8 +98,7 @@ class Routes:
             "historyInstances",
             "/history/process-instance",
             store.instances.values,
-            filters.INSTANCE_FILTERS,
-            filters.INSTANCE_SORTING,
+            filters.INSTANCES,
             shown=lambda instance: instance.as_history(),
         )
         yield from lists(
@@ -108,8 +106,7 @@ class Routes:
             "historyActivities",
             "/history/activity-instance",
             lambda: (v for visits in store.visits.values() for v in visits.values()),
-            filters.VISIT_FILTERS,
-            filters.VISIT_SORTING,
+            filters.VISITS,
         )
         yield route(
             "historyVariables", "GET", "/history/variable-instance", self._history_variables
@@ -144,4 +141,4 @@ def _inner_path(path: str) -> str:
         return inner
     if unquote(named.group(1)) != ENGINE_NAME:
         raise invalid_request("No process engine available")
-    return named.group(2)
+    return str(named.group(2))

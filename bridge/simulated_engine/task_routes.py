@@ -57,8 +57,8 @@ class TaskRoutes:
             wanted = ids if isinstance(ids, list) and ids else self._store.tasks
             tasks = (self._store.tasks[i] for i in dict.fromkeys(wanted) if i in self._store.tasks)
             rows = (filters.TaskRow(t, self._store.instances[t.instance_id]) for t in tasks)
-            found = queries.select(rows, filters.TASK_FILTERS, query, self._store.clock.now_ms())
-        return queries.sort(found, filters.TASK_SORTING, query)
+            found = queries.select(rows, filters.TASKS, query, self._store.clock.now_ms())
+        return queries.sort(found, filters.TASKS, query)
 
     def _query(self, request: Request) -> list[dict[str, Any]]:
         rows = self._rows(_task_query(request))
@@ -113,7 +113,7 @@ class TaskRoutes:
 
 
 def _task_query(request: Request) -> Body:
-    return request.filters(filters.TASK_FILTERS, filters.TASK_SORTING)
+    return request.filters(filters.TASKS)
 
 
 def _command(command: Callable[[str, Body], None]) -> Callable[[Request], None]:

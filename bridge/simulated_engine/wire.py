@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from bridge.simulated_engine import filters, queries
+from bridge.simulated_engine import queries
 from bridge.simulated_engine.body import Body
 from bridge.simulated_engine.errors import RestError, invalid_request
+from bridge.simulated_engine.filters import Listing
 from bridge.simulated_engine.store import Store
 from bridge.simulated_engine.values import Variable
-
-Filters = Mapping[str, filters.Filter]
-Sorting = Mapping[str, Callable[[Any], Any]]
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,11 @@ class Request:
             return Body({})
         return Body.parse(self.content)
 
-    def filters(self, known: Filters, sorting: Sorting) -> Body:
+    def filters(self, listing: Listing) -> Body:
         """The query's members: from the body of a POST, else from the query string."""
         if self.method == "POST":
             return self.body
-        return queries.from_query_string(self.query, known, sorting)
+        return queries.from_query_string(self.query, listing)
 
 
 @dataclass(frozen=True)
@@ -83,16 +81,17 @@ def lists(
     verb: str,
     path: str,
     rows: Callable[[], Iterable[Any]],
-    known: Filters,
-    sorting: Sorting,
+    listing: Listing,
     *,
     shown: Callable[[Any], dict[str, Any]] = lambda row: row.as_json(),
 ) -> Iterable[Route]:
+    """A list and its count, by GET and POST; `shown` makes a row's JSON."""
+
     def chosen(request: Request) -> list[Any]:
-        wanted = request.filters(known, sorting)
+        wanted = request.filters(listing)
         with store.lock:
-            found = queries.select(rows(), known, wanted, store.clock.now_ms())
-            return queries.sort(found, sorting, wanted)
+            found = queries.select(rows(), listing, wanted, store.clock.now_ms())
+            return queries.sort(found, listing, wanted)
 
     def listed(request: Request) -> list[dict[str, Any]]:
         return [shown(row) for row in queries.page(chosen(request), request.query)]

@@ -186,7 +186,9 @@ class EngineRest:
 
     def error_details(self, task_id: str) -> str:
         """The full text of a task's last failure."""
-        return self._session.get(f"{self.url}/external-task/{task_id}/errorDetails", timeout=30).text
+        return self._session.get(
+            f"{self.url}/external-task/{task_id}/errorDetails", timeout=30
+        ).text
 
     def suspend(self, instance: str, suspended: bool) -> None:
         self.call("PUT", f"/process-instance/{instance}/suspended", {"suspended": suspended})

@@ -503,12 +503,15 @@ class TestCommand:
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
         ) as started:
-            assert started.stdout is not None
-            line = started.stdout.readline()
-            url = line.split()[-1]
-            version = requests.get(f"{url}/version", timeout=10).json()["version"]
-            started.send_signal(signal.SIGTERM)
-            code = started.wait(10)
+            try:
+                assert started.stdout is not None
+                line = started.stdout.readline()
+                url = line.split()[-1]
+                version = requests.get(f"{url}/version", timeout=10).json()["version"]
+                started.send_signal(signal.SIGTERM)
+                code = started.wait(10)
+            finally:
+                started.kill()
 
         assert line.startswith("SIMULATED engine")
         assert version.endswith("SIMULATED")

@@ -1,0 +1,111 @@
+"""A publisher in memory: the rules of the real one, with outcomes that a test decides.
+
+Like `bridge.broker.Publisher`: `publish` never blocks, `done` is called exactly once and on the
+publisher's own thread, nothing is sent later than `publish_by`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridge.broker import Outcome
+from bridge.clock import monotonic
+from bridge.messages import Publication
+
+Done = Callable[[Outcome, str], None]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that was handed over; `mandatory` as it was asked for."""
+
+    publication: Publication
+    done: Done
+    mandatory: bool
+    publish_by: float
+
+
+class FakePublisher:
+    """`decide` gives each message its outcome, None keeps it unconfirmed until `settle`.
+
+    `sent` has every message that the broker would have seen, in order.
+    """
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.ready.set()
+        self.decide: Callable[[Publication], Outcome | None] = lambda _: Outcome.CONFIRMED
+        self.sent: list[Sent] = []
+        self.pending: list[Sent] = []
+        self.backlog_bytes = 0
+        self._unsettled = 0
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="fake publisher", daemon=True)
+        self._thread.start()
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Messages without an outcome, and the bytes that the test claims for them."""
+        return self._unsettled, self.backlog_bytes
+
+    def publish(
+        self,
+        publication: Publication,
+        done: Done,
+        *,
+        publish_by: float = float("inf"),
+        mandatory: bool = True,
+    ) -> None:
+        """Take a message; see `decide`."""
+        self._unsettled += 1
+        item = Sent(publication, done, mandatory, publish_by)
+        self._inbox.put(lambda: self._send(item))
+
+    def settle(self, outcome: Outcome, detail: str = "") -> None:
+        """Give the oldest unconfirmed message its outcome."""
+        item = self.pending.pop(0)
+        self._inbox.put(lambda: self._settle(item, outcome, detail))
+
+    def take_back(self) -> None:
+        """The real one settles as LATE what was never sent; here all that is unconfirmed."""
+        while self.pending:
+            self.settle(Outcome.LATE, "stopping")
+
+    def to(self, queue_name: str) -> list[Publication]:
+        """What was sent to a queue by the default exchange."""
+        return [
+            s.publication
+            for s in self.sent
+            if not s.publication.exchange and s.publication.routing_key == queue_name
+        ]
+
+    def through(self, exchange: str) -> list[Publication]:
+        """What was sent to an exchange."""
+        return [s.publication for s in self.sent if s.publication.exchange == exchange]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._inbox.put(None)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while (step := self._inbox.get()) is not None:
+            step()
+
+    def _send(self, item: Sent) -> None:
+        if monotonic() > item.publish_by:
+            self._settle(item, Outcome.LATE, "the publish window was over")
+            return
+        self.sent.append(item)
+        outcome = self.decide(item.publication)
+        if outcome is None:
+            self.pending.append(item)
+        else:
+            self._settle(item, outcome, f"the test says {outcome.value}")
+
+    def _settle(self, item: Sent, outcome: Outcome, detail: str) -> None:
+        self._unsettled -= 1
+        item.done(outcome, detail)
