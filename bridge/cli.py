@@ -67,6 +67,29 @@ def run(
     sys.exit(bridge.run())
 
 
+@app.command()
+def check(
+    config: Config = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say everything that would fail, touching nothing.
+
+    Exit code 0 where nothing would fail, 1 where something would, 2 on bad settings.
+    """
+    import logging
+
+    from bridge import check as looks
+
+    # Whatever pika and urllib3 have to say, a finding says better.
+    logging.getLogger().addHandler(logging.NullHandler())
+    if config is None and DEFAULT_CONFIG.exists():
+        config = DEFAULT_CONFIG
+    findings = looks.check(config, os.environ)
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    typer.echo(looks.as_json(findings) if json else looks.as_text(findings, color=color))
+    raise typer.Exit(looks.exit_code(findings))
+
+
 def _load(config: Path | None) -> Settings:
     from bridge import settings
 

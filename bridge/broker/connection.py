@@ -6,16 +6,20 @@ queue of their own and call `wake`; many calls make one wake-up.
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pika
 import structlog
+from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import (
     AMQPConnectionError,
@@ -172,6 +176,7 @@ class ConnectionThread:
     def _connect(self, parameters: pika.URLParameters) -> None:
         connection = pika.SelectConnection(
             parameters,
+            custom_ioloop=_Loop(),
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,
             on_close_callback=self._on_close,
@@ -228,8 +233,9 @@ class ConnectionThread:
         connection = self._connection
         if connection is None:
             return
-        # A blocked broker never answers a close: leave after a while all the same.
-        connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.stop)
+        # A blocked or frozen broker never answers a close: leave after a while all the same.
+        connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.break_off)
+        connection.ioloop.call_later(CLOSE_SECONDS + 1, connection.ioloop.stop)
         if not connection.is_closing and not connection.is_closed:
             connection.close()
 
@@ -238,6 +244,27 @@ class ConnectionThread:
         if why != self._told:
             self._told = why
             log.warning("broker not connected", connection=self.name, reason=why)
+
+
+class _Loop(IOLoop):  # type: ignore[misc]  # pika is untyped here
+    """Remembers the connection's socket in order to break it off, which pika cannot be asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fds: set[int] = set()
+
+    def add_handler(self, fd: int, handler: Any, events: int) -> None:
+        self._fds.add(fd)
+        super().add_handler(fd, handler, events)
+
+    def remove_handler(self, fd: int) -> None:
+        self._fds.discard(fd)
+        super().remove_handler(fd)
+
+    def break_off(self) -> None:
+        for fd in self._fds:
+            with socket.socket(fileno=os.dup(fd)) as own, suppress(OSError):
+                own.shutdown(socket.SHUT_RDWR)
 
 
 def describe(error: BaseException | str) -> str:

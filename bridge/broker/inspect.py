@@ -28,7 +28,7 @@ CONNECT_SECONDS = 3.0
 HANDSHAKE_SECONDS = 6.0
 HEARTBEAT_SECONDS = 5
 
-Why = Literal["address", "login", "vhost", "tls"]
+Why = Literal["address", "login", "vhost", "tls", "certificate"]
 
 
 class BrokerUnreachable(BrokerUnavailable):
@@ -139,6 +139,8 @@ def _unreachable(error: Exception) -> BrokerUnreachable:
     if isinstance(error, ProbableAccessDeniedError):
         refused = "not found" if "not found" in str(error) else "refused to this user"
         return BrokerUnreachable("vhost", f"the virtual host is {refused}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return BrokerUnreachable("certificate", f"TLS: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable("tls", f"TLS: {error.reason or error}")
     return BrokerUnreachable("address", describe(error))

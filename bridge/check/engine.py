@@ -36,6 +36,7 @@ CREATE_TIME_SINCE = (7, 21)
 PROCESS_DEFINITION, PROCESS_INSTANCE = 6, 8
 LOCKED_MAX = 200
 
+_TLS = re.compile(r"\[SSL: ([A-Z_]+)\] ([^(]*[^( ])")
 _NAMED_ENGINE = re.compile(r"(.*)/engine/([^/]+)")
 
 
@@ -141,8 +142,9 @@ def _old_version(version: str) -> Iterator[Finding]:
 
 def _clock(clock: EngineClock) -> Finding:
     ahead = round(clock.now() - time.time())
-    where = "as here" if abs(ahead) <= 1 else f"{abs(ahead)} s {'ahead' if ahead > 0 else 'behind'}"
-    return ok("engine", f"the engine's clock is {where}; the bridge goes by the engine's")
+    side = "ahead of" if ahead > 0 else "behind"
+    says = "agrees with" if abs(ahead) <= 1 else f"is {abs(ahead)} s {side}"
+    return ok("engine", f"its clock {says} this machine's (the bridge goes by the engine's)")
 
 
 def _rights(engine: _Engine, settings: Settings) -> Iterator[Finding]:
@@ -227,20 +229,21 @@ def _topics(engine: _Engine, settings: Settings) -> Iterator[Finding]:
 
 
 def _unusable(error: EngineError, engine: EngineSettings) -> Finding:
-    key, cure = "engine.url", "start the engine, or correct the address"
+    key, cure, text = "engine.url", "start the engine, or correct the address", str(error)
     match error:
         case EngineUnauthorized() if not has_credentials(engine):
             key, cure = "engine.username", "set username and password_file, or token_file"
         case EngineUnauthorized() | EngineForbidden():
             key, cure = _credentials_key(engine), "correct the credentials or the user's rights"
         case EngineMisconfigured():
-            cure = "correct the address: it mostly ends in /engine-rest, or /engine/<name> after it"
-        case EngineUnavailable() if "TLS" in str(error):
-            key = "engine.ca_file"
-            cure = "name the authority that signed the engine's certificate, or correct engine.url"
+            cure = "correct the address"
+        case EngineUnavailable() if reason := _TLS.search(text):
+            text, cure = f"TLS: {reason[2]}", "correct the address, or use http://"
+            if reason[1] == "CERTIFICATE_VERIFY_FAILED":
+                key, cure = "engine.ca_file", "name the authority that signed its certificate"
         case _:
             pass
-    return problem("engine", key, str(error), cure)
+    return problem("engine", key, text, cure)
 
 
 def _credentials_key(engine: EngineSettings) -> str:

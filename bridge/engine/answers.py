@@ -61,6 +61,8 @@ def classify(status: int, body: bytes) -> EngineError | None:
 
 
 def _bad_request(text: str) -> EngineError:
+    if "No process engine available" in text:
+        return EngineMisconfigured(text)  # the name behind /engine/ in the address
     if "is suspended" in text:
         return TaskSuspended(text)
     if "Cannot extend a lock that expired" in text:
@@ -82,6 +84,8 @@ def _server_error(text: str, code: Any) -> EngineError:
 
 
 def _without_json(status: int) -> EngineError:
+    if status == 400:  # which mapper answers to a mistyped member differs between starts
+        return EngineRefused("400 without a JSON body: the request cannot be read")
     if status == 403:
         return EngineForbidden("403: refused on the way to the engine")
     if status >= 500:

@@ -45,12 +45,16 @@ class Proxy:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._stopping = True
-        self._thread.join(10)
+        self.refuse()
 
     def cut(self) -> None:
         """Break every connection that is open now; new ones are taken."""
         self._cut = True
+
+    def refuse(self) -> None:
+        """Break every connection and take no new ones, as a server that is gone."""
+        self._stopping = True
+        self._thread.join(10)
 
     def _run(self) -> None:
         with self._listener, selectors.DefaultSelector() as selector:

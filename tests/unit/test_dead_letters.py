@@ -92,8 +92,10 @@ def test_a_letter_without_a_known_reason_is_parked(deaths: Any) -> None:
 scalars = st.none() | st.integers() | st.text() | st.sampled_from(["expired", "reason", QUEUE])
 junk = st.recursive(
     scalars,
-    lambda inner: st.lists(inner)
-    | st.dictionaries(st.sampled_from(["reason", "queue", "routing-keys"]), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["reason", "queue", "routing-keys"]), inner)
+    ),
 )
 
 

@@ -223,9 +223,7 @@ def test_a_body_above_the_limit_is_refused_unread(profile: Profile) -> None:
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/octet-stream"])
 def test_the_content_type_is_ignored(content_type: str | None) -> None:
     """Many clients set none or a wrong one."""
-    assert read(delivery({"a": 1}, content_type=content_type), JSON) == Complete(
-        variables={"a": 1}
-    )
+    assert read(delivery({"a": 1}, content_type=content_type), JSON) == Complete(variables={"a": 1})
 
 
 # Stacks that answer in their own shape
