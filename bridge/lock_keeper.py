@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -107,7 +108,8 @@ class LockKeeper:
                 except EngineError as error:
                     self._tell(str(error))
             self._callers.wait_idle(max(0.0, limit - monotonic()))
-            self._stopping.wait(0.0 if not self._told else AGAIN_SECONDS / 10)
+            if self._told:
+                time.sleep(AGAIN_SECONDS / 10)  # `stopping` is set by now and would not wait
         return True
 
     # -- lease, renew, hold ----------------------------------------------------------------------

@@ -22,7 +22,7 @@ from bridge.circuits import Circuits
 from bridge.clock import monotonic
 from bridge.dispatcher import Dispatcher
 from bridge.engine import EngineClient
-from bridge.errors import BrokerUnavailable
+from bridge.errors import BrokerUnavailable, SettingsError
 from bridge.handover import Handover
 from bridge.ledger import Ledger
 from bridge.lock_keeper import LockKeeper
@@ -76,6 +76,11 @@ class Service:
         self._names = settings.broker.names
         self._metrics = metrics = Metrics()
         options = plan.broker_options(settings.broker)
+        try:
+            options.parameters("")
+        except OSError as error:
+            why = f"broker: a certificate file cannot be used ({error.strerror or error})"
+            raise SettingsError((why,)) from error
         parts = plan.topology(settings)
         self._topology = Topology(options, settings.broker.declare, parts)
         self._engine = engine = EngineClient(

@@ -236,8 +236,10 @@ class ConnectionThread:
         # A blocked or frozen broker never answers a close: leave after a while all the same.
         connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.break_off)
         connection.ioloop.call_later(CLOSE_SECONDS + 1, connection.ioloop.stop)
-        if not connection.is_closing and not connection.is_closed:
+        if connection.is_open:
             connection.close()
+        elif not connection.is_closing:
+            connection.ioloop.break_off()  # pika fails on a close while it opens
 
     def _say(self, why: str) -> None:
         self.problem = why

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import (
     AMQPError,
     ChannelClosedByBroker,
@@ -69,7 +70,7 @@ class Inspector:
         """Connect.  Raises BrokerUnreachable."""
         try:
             self._connection = pika.BlockingConnection(self._parameters)
-        except (AMQPError, OSError) as error:
+        except (AMQPError, AMQPConnectorException, OSError) as error:
             raise _unreachable(error) from error
         return self
 
@@ -143,4 +144,6 @@ def _unreachable(error: Exception) -> BrokerUnreachable:
         return BrokerUnreachable("certificate", f"TLS: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
         return BrokerUnreachable("tls", f"TLS: {error.reason or error}")
+    if isinstance(error, AMQPConnectorException):
+        return BrokerUnreachable("address", "no AMQP answer in time")
     return BrokerUnreachable("address", describe(error))

@@ -35,9 +35,10 @@ class EngineClock:
         Raises EngineMisconfigured where no answer has ever carried a date: without the engine's
         time no lock can be judged.
         """
-        if date_header is None:
+        try:
+            date = parsedate_to_datetime(date_header or "").timestamp()
+        except ValueError:
             return self.now(at)
-        date = parsedate_to_datetime(date_header).timestamp()
         with self._lock:
             self._offset = date - at
         return date

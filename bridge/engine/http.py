@@ -20,6 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_delay, stop_any, stop_base, stop_when_event_set
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError
 
 from bridge.clock import monotonic
 from bridge.engine.answers import classify
@@ -145,7 +146,7 @@ class EngineHttp:
                 options.url + path, timeout=timeout, stream=True, allow_redirects=False
             ) as response:
                 body = b"".join(_up_to(limit, response.iter_content(64 * 1024)))
-        except requests.RequestException as error:
+        except OSError as error:  # requests' own errors, and unusable certificate files
             self._forget_session()
             raise _translated(error) from error
         if error_answer := classify(response.status_code, body):
@@ -166,7 +167,7 @@ class EngineHttp:
                 timeout=(options.connect_timeout, options.read_timeout + wait),
                 allow_redirects=False,
             )
-        except requests.RequestException as error:
+        except OSError as error:  # requests' own errors, and unusable certificate files
             self._forget_session()
             raise _translated(error) from error
         ended = monotonic()
@@ -234,8 +235,10 @@ class _TriesSpent(stop_base):
         return state.attempt_number >= tries - 1  # the first try came before the retrying
 
 
-def _translated(error: requests.RequestException) -> EngineUnavailable | EngineMisconfigured:
+def _translated(error: OSError) -> EngineUnavailable | EngineMisconfigured:
     # The text of a requests exception can hold the whole URL; ours never carries credentials.
+    if not isinstance(error, requests.RequestException):
+        return EngineMisconfigured(f"[engine] certificate files: {error.strerror or error}")
     if isinstance(error, requests.exceptions.SSLError):
         return EngineUnavailable(f"TLS: {error}", sent=False)
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
@@ -245,8 +248,13 @@ def _translated(error: requests.RequestException) -> EngineUnavailable | EngineM
     if isinstance(error, requests.ReadTimeout):
         return EngineUnavailable("no answer in time")
     if isinstance(error, OSError) and isinstance(error, requests.ConnectionError):
-        return EngineUnavailable(f"no connection: {_cause(error)}")
+        return EngineUnavailable(f"no connection: {_cause(error)}", sent=not _unconnected(error))
     return EngineUnavailable(f"the answer was cut off: {type(error).__name__}")
+
+
+def _unconnected(error: requests.ConnectionError) -> bool:
+    """Whether no connection was made at all: nobody listens, or the name is unknown."""
+    return isinstance(getattr(next(iter(error.args), None), "reason", None), NewConnectionError)
 
 
 def _cause(error: BaseException) -> str:

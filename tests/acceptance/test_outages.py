@@ -50,9 +50,7 @@ def done(_: Message) -> Reply:
     return Reply({"done": True})
 
 
-def test_a_broker_that_comes_later_is_waited_for(
-    engine: EngineRest, own_broker: OwnBroker
-) -> None:
+def test_a_broker_that_comes_later_is_waited_for(engine: EngineRest, own_broker: OwnBroker) -> None:
     """Until then no task is fetched: what cannot be published stays the engine's."""
     own_broker.crash()
     topic = unique("early")
@@ -99,9 +97,7 @@ def test_messages_and_results_outlive_a_crash_of_the_broker(
 
 
 @pytest.mark.timeout(180)
-def test_answers_outlive_a_crash_of_the_engine(
-    real_engine: object, amqp_url: str, tmp_path: Path
-) -> None:
+def test_answers_outlive_a_crash_of_the_engine(amqp_url: str, tmp_path: Path) -> None:
     """Killed with messages in flight: answers wait, and are applied when it is back."""
     topic = unique("outage")
     try:

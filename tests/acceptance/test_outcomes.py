@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support.engine import EngineRest, unique
 from tests.support.stage import Stage
 from tests.support.waiting import eventually
 
-TOPICS = {
+TOPICS: dict[str, dict[str, Any]] = {
     "charge": {},
     "local": {"result_scope": "local"},
     "rate": {"result_variable": "rate"},

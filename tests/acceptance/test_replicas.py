@@ -105,11 +105,13 @@ def test_an_unpublished_task_of_a_killed_replica_comes_again(
             "topics": [{"topicName": replicas.topic, "lockDuration": 3000}],
         },
     )
+    assert len(fetched) == 1
 
-    with replicas.bridge(), Worker(amqp_url, replicas.topic, done):
+    with replicas.bridge() as bridge, Worker(amqp_url, replicas.topic, done):
+        assert replicas.count(bridge, "fetched") == 0
         eventually(lambda: engine.finished(replicas.key) == 1)
 
-    assert len(fetched) == 1
+        assert replicas.count(bridge, "adopted") == 0
 
 
 def test_a_restarted_replica_adopts_what_is_in_flight(engine: EngineRest, amqp_url: str) -> None:
@@ -151,4 +153,3 @@ def let_leases_run_down(replicas: Replicas, seconds_left: int) -> None:
     body: Mapping[str, Any] = {"workerId": "bridge", "newDuration": seconds_left * 1000}
     for task in replicas.engine.tasks(topicName=replicas.topic):
         replicas.engine.call("POST", f"/external-task/{task['id']}/extendLock", body)
-

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.amqp import Amqp
+from tests.support.bridge import Bridge, settings
 from tests.support.engine import EngineRest, unique
-from tests.support.stage import Stage
+from tests.support.stage import Stage, Variables
 from tests.support.waiting import eventually
 
 EXCHANGE, BOUND = "orders", "all-orders"
@@ -95,7 +97,7 @@ def test_the_headers_are_flat_scalars(stage: Stage) -> None:
 
 def test_the_body_has_the_task_and_plain_values(stage: Stage) -> None:
     """`body = "task"`: the engine's own names, values as any JSON reader knows them."""
-    variables = {
+    variables: Variables = {
         "amount": {"value": 5, "type": "Long"},
         "order": {"value": '{"items":[1,2]}', "type": "Json"},
     }
@@ -232,6 +234,28 @@ def test_a_filter_leaves_other_tasks_to_others(
     assert task is not None
     assert task["workerId"] is None
     assert stage.amqp.count(left.topic) == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_filter_may_name_process_definitions_by_id(
+    engine: EngineRest, amqp_url: str, many: bool
+) -> None:
+    """One version of a process, and no other, goes to these workers."""
+    topic = unique("versions")
+    old, new = engine.deploy_topics(topic), engine.deploy_topics(topic)
+    engine.start(old)
+    instance = engine.start(new)
+    wanted = engine.call("GET", f"/process-definition/key/{new}")["id"]
+    keys = {"process_definition_id_in": [wanted]} if many else {"process_definition_id": wanted}
+
+    with Bridge(settings(engine.url, amqp_url, {topic: keys})) as bridge, Amqp(amqp_url) as amqp:
+        message = eventually(lambda: amqp.get(topic))
+
+        assert message is not None
+        assert message.headers["processInstanceId"] == instance
+        assert bridge.count(topic, "fetched") == 1
+    engine.clean(old)
+    engine.clean(new)
 
 
 def test_local_variables_alone_leave_the_process_variables_out(stage: Stage) -> None:

@@ -59,6 +59,13 @@ def declare(url: str, queue: str = "q") -> None:
         amqp.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
 
 
+def sync(node: BrokerNode) -> None:
+    """Have RabbitMQ write down which quorum queues it has.  It does so seconds after a declaration;
+    a queue younger than that comes back from a crash empty and without a leader.
+    """
+    node.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
+
 @contextmanager
 def alarm(node: BrokerNode) -> Iterator[None]:
     """The memory alarm: RabbitMQ stops reading from whoever publishes."""
@@ -118,6 +125,7 @@ def test_a_killed_broker_loses_nothing_that_was_confirmed(
     """The confirm is what the lease rests on: it must outlive a crash of the broker."""
     with Publishing(own_url) as publishing:
         publishing.ready()
+        sync(own_node)
         for n in range(3000):
             publishing.publish(n, "q", str(n).encode())
         eventually(lambda: len(publishing.of(CONFIRMED)) > 200)
@@ -142,6 +150,7 @@ def test_a_consumer_consumes_again_after_the_broker_was_killed(
     """Results must flow again without anybody's help, and none be missing."""
     with Consuming(["q"], own_url) as consuming:
         consuming.ready()
+        sync(own_node)
         own_node.kill()
         eventually(lambda: "q" in consuming.consumer.problems())
         own_node.restart()
@@ -383,15 +392,15 @@ def test_the_next_address_is_used_when_the_one_in_use_dies(amqp_url: str) -> Non
     """The node in use may be the one that goes."""
     declare(amqp_url)
 
-    with Proxy(amqp_url) as first, Proxy(amqp_url) as second:
-        with Publishing(first.url, second.url) as publishing:
-            publishing.publish("first", "q")
-            publishing.settled()
-            first.refuse()
-            publishing.publish("second", "q")
+    with (
+        Proxy(amqp_url) as first,
+        Proxy(amqp_url) as second,
+        Publishing(first.url, second.url) as publishing,
+    ):
+        publishing.publish("first", "q")
+        publishing.settled()
+        first.refuse()
+        eventually(lambda: second.accepted)
+        publishing.publish("second", "q")
 
-            assert publishing.settled()["second"] is not LATE
-            eventually(lambda: second.accepted)
-            publishing.ready()
-            publishing.publish("third", "q")
-            assert publishing.settled()["third"] is CONFIRMED
+        assert publishing.settled() == {"first": CONFIRMED, "second": CONFIRMED}

@@ -23,8 +23,8 @@ from bridge.callers import Callers
 from bridge.circuits import Circuits
 from bridge.clock import monotonic
 from bridge.dispatcher import Dispatcher, FetchOptions
-from bridge.engine import EngineClient
-from bridge.engine.http import HttpOptions
+from bridge.engine import EngineClient, EngineClock
+from bridge.engine.http import EngineHttp, HttpOptions
 from bridge.handover import Handover
 from bridge.ledger import Entry, Ledger, Timing
 from bridge.lock_keeper import LockKeeper
@@ -152,7 +152,7 @@ class Rooms:
             callers=callers,
             topics=self.topics,
             options=FetchOptions(poll_timeout, use_priority=True),
-            consumers=lambda queue: self.consumers(queue),
+            consumers=self._consumers,
             stopping=self.stopping,
         )
         self.keeper = LockKeeper(
@@ -171,6 +171,9 @@ class Rooms:
     def _repair(self, topic: str) -> bool:
         self.repairs.append(topic)
         return self.repair(topic)
+
+    def _consumers(self, queue: str) -> int:
+        return self.consumers(queue)
 
     # -- loops -----------------------------------------------------------------------------------
 
@@ -236,10 +239,13 @@ class Rooms:
 
     def fetched(self, topic: str = "a", variables: Mapping[str, Any] | None = None) -> Entry:
         """A task, fetched and admitted, its message not yet published."""
-        task_id = self.instance(topic, variables)
+        self.instance(topic, variables)
+        return self.fetched_next(topic)
+
+    def fetched_next(self, topic: str = "a") -> Entry:
+        """The next task that the engine offers, fetched and admitted."""
         fetched = self.client.fetch_and_lock([self.topics[topic].fetch], 1)
         [task] = fetched.tasks
-        assert task.id == task_id
         assert task.lock_expires is not None
         return self.ledger.admit(task.id, topic, task.retries, task.lock_expires, fetched.began)
 
@@ -255,6 +261,23 @@ class Rooms:
         """The engine's record of a task; None if it is gone."""
         found = self.engine.tasks(externalTaskIdIn=[task_id])
         return found[0] if found else None
+
+    def http(self, method: str, path: str, body: Any) -> None:
+        """What an operator does to the engine, past the bridge."""
+        EngineHttp(HttpOptions(self.engine.url), EngineClock(), threading.Event()).once(
+            method, path, body
+        )
+
+    def engine_sets_retries(self, task_id: str, retries: int) -> None:
+        """An operator sets a task's retries."""
+        self.http("PUT", f"/external-task/{task_id}/retries", {"retries": retries})
+
+    def suspend(self, task_id: str, *, suspended: bool = True) -> None:
+        """An operator suspends or resumes a task's process instance."""
+        task = self.task(task_id)
+        assert task is not None
+        path = f"/process-instance/{task['processInstanceId']}/suspended"
+        self.http("PUT", path, {"suspended": suspended})
 
     def lock_left(self, task_id: str) -> float:
         """How many seconds a task's lock still runs; negative if it has passed or there is none."""

@@ -1,4 +1,4 @@
-"""A running bridge with an engine and a virtual host, and the tasks that a test sends through it."""
+"""A running bridge with engine and virtual host, and the tasks that a test sends through it."""
 
 from __future__ import annotations
 
@@ -64,11 +64,15 @@ class Stage:
         business_key: str | None = None,
         tenant: str | None = None,
         queue: str | None = None,
+        then: tuple[str, ...] = (),
         **options: Any,
     ) -> Case:
-        """Deploy a process with one task of the topic and start an instance of it."""
+        """Deploy a process with one task of the topic and start an instance of it.
+
+        `then`: topics of tasks that follow; `queue`: where its messages go, if not to the topic's.
+        """
         topic = self.names[short]
-        key = self.engine.deploy_topics(topic, tenant=tenant, **options)
+        key = self.engine.deploy_topics(topic, *then, tenant=tenant, **options)
         self._keys.append(key)
         instance = self.engine.start(key, variables, business_key, tenant)
         return Case(self, topic, queue or topic, key, instance)

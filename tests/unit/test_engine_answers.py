@@ -60,7 +60,7 @@ ROWS: list[tuple[str, int, bytes, type[EngineError]]] = [
     ("wrong method, JSON", 405, rest("Method Not Allowed"), EngineMisconfigured),
     ("a redirect", 302, b"", EngineMisconfigured),
     ("a redirect with JSON", 301, rest("moved"), EngineMisconfigured),
-    ("a plain 400", 400, HTML, EngineMisconfigured),
+    ("a request nobody can read", 400, HTML, EngineRefused),
     (
         "suspended",
         400,
