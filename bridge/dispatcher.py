@@ -38,6 +38,8 @@ DRAIN_PATIENCE_SECONDS = 0.05
 STARVED_SECONDS = 0.1
 COUNT_CONSUMERS_SECONDS = 2.0
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
+# An engine that is back after a short outage must not be left alone for much longer than it was.
+MAX_PAUSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ class Dispatcher:
     def _patiently(self, step: Callable[[], None]) -> None:
         Retrying(
             retry=retry_if_exception_type(EngineError),
-            wait=wait_random_exponential(multiplier=0.5, max=30),
+            wait=wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_SECONDS),
             stop=stop_when_event_set(self._stopping),
             sleep=sleep_using_event(self._stopping),
             before_sleep=self._tell,

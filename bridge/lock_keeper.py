@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -99,6 +98,7 @@ class LockKeeper:
     def lease_all(self, seconds: float) -> bool:
         """Lease everything in flight, for peers to adopt; True if done within `seconds`."""
         limit = monotonic() + seconds
+        pause = threading.Event()  # `stopping` is set by now and would not wait
         while unleased := self._ledger.unleased():
             if monotonic() > limit:
                 return False
@@ -109,7 +109,7 @@ class LockKeeper:
                     self._tell(str(error))
             self._callers.wait_idle(max(0.0, limit - monotonic()))
             if self._told:
-                time.sleep(AGAIN_SECONDS / 10)  # `stopping` is set by now and would not wait
+                pause.wait(AGAIN_SECONDS / 10)
         return True
 
     # -- lease, renew, hold ----------------------------------------------------------------------

@@ -48,6 +48,8 @@ HOLD_SECONDS = 300.0
 BROKEN_TRIES = 5
 PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 10.0
+# What the engine answers to an incident that it will never take.
+_FINAL = (TaskGone, LockLost, EngineBroken, EngineRefused)
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class _Case:
     delivery: Delivery
     received: float
     tries: int = 0
+    broken: int = 0
     relocked: bool = False
 
 
@@ -172,11 +175,20 @@ class Reporter:
         except TaskGone:
             self._settled(topic, token)
         except (EngineRefused, LockLost) as error:
-            self._incident(topic, token, str(error))
+            return self._give_up(case, topic, token, str(error))
         except EngineError as error:
-            if isinstance(error, EngineBroken) and case.tries >= BROKEN_TRIES:
-                self._incident(topic, token, str(error))
-                return None
+            case.broken += isinstance(error, EngineBroken)
+            if case.broken >= BROKEN_TRIES:
+                return self._give_up(case, topic, token, str(error))
+            return self._pause(case)
+        return None
+
+    def _give_up(self, case: _Case, topic: Topic, token: Token, why: str) -> float | None:
+        try:
+            self._incident(topic, token, why)
+        except _FINAL:
+            self._settled(topic, token)
+        except EngineError:
             return self._pause(case)
         return None
 
@@ -223,9 +235,10 @@ class Reporter:
             case LockLost():
                 self._park(case, topic, ResultRefused("lock-lost", str(error)))
                 return None
-            case EngineBroken() if case.tries < BROKEN_TRIES:
-                return self._pause(case)
             case EngineBroken():
+                case.broken += 1  # counted alone: an engine that was away is not a broken one
+                if case.broken < BROKEN_TRIES:
+                    return self._pause(case)
                 return self._refuse(case, topic, token, ResultRefused("engine-broken", str(error)))
             case EngineRefused():
                 return self._refuse(case, topic, token, ResultRefused("engine-refused", str(error)))
@@ -254,10 +267,10 @@ class Reporter:
         if topic is not None and token is not None:
             try:
                 self._incident(topic, token, str(refused))
-            except EngineError as error:
-                if not isinstance(error, TaskGone | LockLost | EngineBroken | EngineRefused):
-                    return self._after(case, topic, token, error)
+            except _FINAL:
                 self._settled(topic, token)
+            except EngineError as error:
+                return self._after(case, topic, token, error)
         self._park(case, topic, refused)
         return None
 

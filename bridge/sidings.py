@@ -40,7 +40,8 @@ class Sidings:
         """
         marks = {
             "reason": refused.reason,
-            "reasonDetail": refused.detail[:DETAIL_MAX],
+            # Half a character, quoted from the engine, would make every copy unwritable.
+            "reasonDetail": refused.detail[:DETAIL_MAX].encode(errors="backslashreplace").decode(),
             "resultQueue": delivery.queue,
         }
         copy = _copy(delivery, "", self._parked, marks)

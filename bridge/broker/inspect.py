@@ -21,7 +21,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from bridge.broker.connection import BrokerOptions, describe
+from bridge.broker.options import BrokerOptions, describe
 from bridge.broker.topology import Exchange, Queue
 from bridge.errors import BrokerUnavailable
 

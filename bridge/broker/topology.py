@@ -17,7 +17,7 @@ import pika
 import structlog
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from bridge.broker.connection import BrokerOptions, describe
+from bridge.broker.options import NOT_REACHED, BrokerOptions, describe
 from bridge.clock import monotonic
 from bridge.errors import BrokerUnavailable
 
@@ -208,7 +208,7 @@ class _Session:
         for parameters in self._options.parameters("external-task-bridge topology"):
             try:
                 self._connection = pika.BlockingConnection(parameters)
-            except (AMQPError, OSError) as failed:
+            except NOT_REACHED as failed:
                 error = failed
             else:
                 return self
@@ -217,7 +217,7 @@ class _Session:
     def __exit__(self, *_: object) -> None:
         try:
             self._connection.close()
-        except (AMQPError, OSError):
+        except NOT_REACHED:
             log.debug("topology connection was gone already")
 
     def exchange(self, name: str, kind: str | None) -> Any:

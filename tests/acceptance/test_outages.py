@@ -122,7 +122,7 @@ def test_answers_outlive_a_crash_of_the_engine(amqp_url: str, tmp_path: Path) ->
             eventually(lambda: engine.finished(key) == 20, 40)
             assert len({message.properties.message_id for message in messages}) == 20
             assert bridge.count(topic, "confirmed") == 20
-            eventually(bridge.is_ready, 40)
+            eventually(bridge.is_ready, 15)
         assert engine.incidents(key) == []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bridge.tokens import TokenSigner
 from tests.support.amqp import Message
 from tests.support.engine import EngineRest
 from tests.support.stage import Case, Stage
@@ -99,7 +100,7 @@ def test_a_forged_token_is_parked(stage: Stage, forgery: str) -> None:
     version, task_id, _, seal = genuine.split(".")
     forged = {
         "another attempt": f"{version}.{task_id}.2.{seal}",
-        "unsigned": f"0.{task_id}.-.{seal}",
+        "unsigned": TokenSigner(None).make(task_id, None, case.topic),
         "free text": "somebody-elses-id",
     }[forgery]
 

@@ -17,7 +17,7 @@ import pytest
 from pika.exceptions import ConnectionWrongStateError
 from structlog.testing import capture_logs
 
-from bridge.broker import Outcome
+from bridge.broker import Outcome, connection
 from bridge.broker.lane import WINDOW_MESSAGES
 from bridge.clock import monotonic
 from deploy.local.choice import Broker
@@ -64,6 +64,12 @@ def sync(node: BrokerNode) -> None:
     a queue younger than that comes back from a crash empty and without a leader.
     """
     node.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses between attempts: a node takes its time to start again."""
+    monkeypatch.setattr(connection, "MAX_PAUSE_SECONDS", 1.0)
 
 
 @contextmanager
@@ -119,6 +125,7 @@ def test_a_broken_connection_makes_the_unconfirmed_unknown_once_and_comes_back(
         assert publishing.of(UNKNOWN) == list(range(50))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_killed_broker_loses_nothing_that_was_confirmed(
     own_node: BrokerNode, own_url: str
 ) -> None:
@@ -144,6 +151,7 @@ def test_a_killed_broker_loses_nothing_that_was_confirmed(
         assert publishing.of(LATE) == []
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_consumer_consumes_again_after_the_broker_was_killed(
     own_node: BrokerNode, own_url: str
 ) -> None:
@@ -161,6 +169,7 @@ def test_a_consumer_consumes_again_after_the_broker_was_killed(
         assert {int(d.body) for d in consuming.deliveries(20)} == set(range(20))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_frozen_broker_is_noticed_by_its_missing_heartbeats(
     own_node: BrokerNode, own_url: str
 ) -> None:
@@ -177,8 +186,11 @@ def test_a_frozen_broker_is_noticed_by_its_missing_heartbeats(
         assert publishing.settled() == {"after": CONFIRMED}
 
 
-def test_reconnecting_leaves_no_descriptor_and_no_thread_behind(amqp_url: str) -> None:
+def test_reconnecting_leaves_no_descriptor_and_no_thread_behind(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A flaky network over weeks must not end in `too many open files`."""
+    monkeypatch.setattr(connection, "GOOD_SECONDS", 0.0)  # each one counts as good: short pauses
     declare(amqp_url)
     process = psutil.Process()
 

@@ -26,6 +26,10 @@ def nothing() -> None:
     """The work ahead of a connection, where a test needs none."""
 
 
+def nobody_repairs(_queue: str) -> None:
+    """What happens to a missing queue, where the test itself brings it back."""
+
+
 class Carried:
     """Runs a role's connection; leaving the `with` block stops it and fails where it does not."""
 
@@ -33,8 +37,8 @@ class Carried:
         self, role: Role, *urls: str, before: Callable[[], None] = nothing, **options: Any
     ) -> None:
         self.role = role
-        broker = BrokerOptions(urls, **{"heartbeat": 2, **options})
-        self.connection = ConnectionThread("test", broker, role, before)
+        self.options = BrokerOptions(urls, **{"heartbeat": 2, **options})
+        self.connection = ConnectionThread("test", self.options, role, before)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="carried", daemon=True)
 
@@ -121,9 +125,14 @@ class Consuming(Carried):
     ) -> None:
         self.seen: list[Delivery] = []
         self.missed: list[str] = []
-        self.consumer = Consumer(queues, prefetch, self.seen.append, self.missed.append)
+        self.repair: Callable[[str], None] = nobody_repairs
+        self.consumer = Consumer(queues, prefetch, self.seen.append, self._missing)
         super().__init__(self.consumer, *urls, before=before, **options)
         self.consumer.attach(self.connection)
+
+    def _missing(self, queue: str) -> None:
+        self.missed.append(queue)
+        self.repair(queue)
 
     def ready(self) -> Self:
         eventually(lambda: not self.consumer.problems(), what="every queue is consumed")

@@ -340,7 +340,7 @@ values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 members = st.sampled_from(
-    "$outcome variables localVariables retries retryTimeout errorCode status".split()
+    ["$outcome", "variables", "localVariables", "retries", "retryTimeout", "errorCode", "status"]
 )
 outcomes = st.sampled_from(["complete", "failure", "bpmnError", "extendLock", "unlock", "SUCCESS"])
 bodies = st.dictionaries(members, values | outcomes).map(lambda v: json.dumps(v).encode())
@@ -370,6 +370,4 @@ def test_whatever_arrives_is_understood_or_refused(
     except ResultRefused as refused:
         result = refused
 
-    assert isinstance(
-        result, Complete | Failure | BpmnError | ExtendLock | Unlock | ResultRefused
-    )
+    assert isinstance(result, Complete | Failure | BpmnError | ExtendLock | Unlock | ResultRefused)
