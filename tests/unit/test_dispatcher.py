@@ -332,6 +332,21 @@ def test_a_topic_whose_queue_stays_unusable_is_tried_with_single_tasks(one: Room
     throughout(lambda: len(published(one)) == 1, 0.3)
 
 
+def test_a_repaired_topic_without_tasks_is_probed_once_a_second(one: Rooms) -> None:
+    """Nothing can prove it; asking in a loop would only load the engine."""
+    one.publisher.decide = lambda _: Outcome.NACKED
+    one.instance()
+    eventually(lambda: not one.circuits.is_closed("a"))
+    one.engine.calls.clear()
+    one.advance(2)
+    eventually(lambda: len(fetches(one)) == 1)
+
+    throughout(lambda: len(fetches(one)) == 1, 0.5)
+
+    one.advance(1)
+    eventually(lambda: len(fetches(one)) == 2)
+
+
 @pytest.mark.parametrize("broken", ["cannot be declared", "broker away"])
 def test_a_queue_that_cannot_be_repaired_keeps_the_topic_paused(one: Rooms, broken: str) -> None:
     """The reason stays visible; the next try comes later."""
@@ -517,10 +532,10 @@ def test_a_topic_whose_fetch_works_again_flows(one: Rooms) -> None:
     eventually(lambda: not one.circuits.is_closed("a"))
     one.advance(2)
 
-    task_id = one.instance()
+    eventually(lambda: one.circuits.is_closed("a"), what="closed without a task to prove it")
 
+    task_id = one.instance()
     eventually(lambda: published(one) == [task_id])
-    eventually(lambda: one.circuits.is_closed("a"))
 
 
 def test_a_lost_answer_of_a_fetch_costs_a_window_and_no_task(one: Rooms) -> None:

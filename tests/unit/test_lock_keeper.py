@@ -20,6 +20,12 @@ from tests.unit.conftest import Open
 AWAY = Answer(503)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look every few milliseconds instead of four times a second."""
+    monkeypatch.setattr("bridge.lock_keeper.TICK_SECONDS", 0.02)
+
+
 @pytest.fixture
 def keeper(open_rooms: Open) -> Rooms:
     """One replica whose lock keeper runs."""
@@ -285,7 +291,7 @@ def test_an_answer_older_than_half_a_window_is_asked_for_again(keeper: Rooms) ->
     """The process may have been frozen between the question and the act."""
     entry = keeper.in_flight()
     hold = keeper.engine.faults.add("getTask", when="before", action=Hold())
-    keeper.callers.submit(entry.task_id, lambda: read(keeper, entry))
+    keeper.callers.submit(entry.task_id, lambda: read(keeper, entry.task_id))
     assert hold.reached.wait(10)
     keeper.advance(6)
     eventually(lambda: keeper.ledger.idle("a") == [], what="in hand")
@@ -301,8 +307,8 @@ def test_an_answer_older_than_half_a_window_is_asked_for_again(keeper: Rooms) ->
     assert asked, "extended on an answer of before the freeze"
 
 
-def read(rooms: Rooms, entry: Entry) -> None:
-    rooms.client.task(entry.task_id)
+def read(rooms: Rooms, task_id: str) -> None:
+    rooms.client.task(task_id)
 
 
 # Suspended, lost answers, an engine that is away
@@ -329,10 +335,12 @@ def test_a_task_suspended_in_the_last_moment_is_renewed_by_lock(keeper: Rooms) -
     assert hold.reached.wait(10)
 
     keeper.suspend(entry.task_id)
+    keeper.engine.calls.clear()
     hold.release()
 
     keeper.leased(entry)
     assert len(keeper.engine.calls.of("lock", entry.task_id)) == 1
+    assert keeper.engine.calls.of("query") == (), "at once, without asking again"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -527,6 +535,27 @@ def test_what_is_in_memory_is_not_adopted(keeper: Rooms) -> None:
     assert keeper.ledger.current(kept) is not None
 
 
+def test_what_was_fetched_since_the_sweep_is_not_adopted(open_rooms: Open) -> None:
+    """What the sweep saw is older than what this replica knows."""
+    rooms = open_rooms()
+    task_id = orphan(rooms, 200)
+    hold = rooms.engine.faults.add("getTask", when="before", action=Hold())
+    other = rooms.in_flight()
+    rooms.callers.submit(task_id, lambda: read(rooms, task_id))
+    rooms.advance(6)
+    rooms.start(keeper=True)
+    assert hold.reached.wait(10)
+    rooms.leased(other)
+    assert sweeps(rooms) == 1, "the sweep came first, its adoption waits behind the held call"
+
+    fetched = rooms.ledger.admit(task_id, "a", None, 0.0, monotonic())
+    hold.release()
+
+    rooms.settled()
+    assert rooms.ledger.current(fetched) is not None
+    assert extended(rooms, fetched) == 0
+
+
 def test_an_adopted_task_of_a_peer_is_taken_over_only_once(open_rooms: Open) -> None:
     """The first sweep extends the lock, which takes it out of the band."""
     first, second = open_rooms(), open_rooms()
@@ -558,6 +587,18 @@ def test_a_full_topic_is_checked_at_once(open_rooms: Open) -> None:
 
     assert entries[0].task_id not in rooms.ledger
     assert rooms.gone == [("a", entries[0].task_id)]
+
+
+def test_a_full_topic_lets_go_of_what_is_not_ours_any_more(open_rooms: Open) -> None:
+    """A task that a peer has failed is nobody's here, though the engine still has it."""
+    rooms = open_rooms(make_topic("a", timing=timing(capacity=2))).start(keeper=True)
+    entries = full(rooms, 2)
+    fail_elsewhere(rooms, entries[0])
+
+    eventually(lambda: rooms.ledger.room("a") == 1)
+
+    assert entries[0].task_id not in rooms.ledger
+    assert rooms.gone == []
 
 
 def test_a_topic_with_room_is_not_checked(keeper: Rooms) -> None:

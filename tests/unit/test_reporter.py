@@ -494,6 +494,7 @@ def test_a_task_of_another_worker_is_left_to_it(rooms: Rooms) -> None:
     acked(rooms, rooms.answer(entry, {}))
 
     assert record(rooms, entry) == before
+    assert len(rooms.engine.calls.of("lock")) == 1, "only the other's own"
     parked(rooms, "lock-lost")
 
 
