@@ -66,7 +66,8 @@ class Adoption:
             if topic is None or task.id in self._ledger:
                 continue
             if adoptable(task, topic.timing, self._engine.worker_id, engine_then):
-                self._callers.submit(task.id, partial(self._adopt, topic, task, observed.asked))
+                adopt = partial(self._adopt, topic, task, observed.asked)
+                self._callers.submit(task.id, adopt, group=topic.name, urgent=True)
 
     def _adopt(self, topic: Topic, task: ExternalTask, asked: float) -> None:
         timing, now = topic.timing, monotonic()

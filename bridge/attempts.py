@@ -69,6 +69,7 @@ class Attempts:
             return False
         policy = self._policy(topic, task)
         retries, pause = policy.after_failure(token.retries, report.retries, report.pause)
+        pause = min(pause, topic.timing.deadline)
         self._write_failure(task, replace(report, retries=retries, pause=pause))
         self._settled(topic, task, event)
         log.info(
@@ -87,25 +88,32 @@ class Attempts:
         return True
 
     def release(self, topic: Topic, token: Token, pause: float = AT_ONCE) -> bool:
-        """Give the task back; it is offered again after the pause (seconds)."""
+        """Give the task back; it is offered again after the pause (seconds), at most a publish
+        window: a longer lock on a task that never failed would look like a lease to adopt.
+        """
         task = self._read(token)
         if task is None:
             return False
         try:
-            self._engine.extend_lock(task.id, pause)
+            self._engine.extend_lock(task.id, min(pause, topic.timing.publish_window))
         except LockExpired:
             log.debug("released already by its lock", task_id=task.id, topic=topic.name)
         self._settled(topic, task, "released")
         return True
 
     def keep_alive(self, topic: Topic, token: Token, duration: float, variables: Typed) -> bool:
-        """The worker is busy: lease the task for the longer of `duration` (seconds) and the lease,
-        and answer for it from now on, with a fresh deadline.
+        """The worker is busy: lease the task for the longer of `duration` (seconds, at most the
+        deadline) and the lease, and answer for it from now on, with a fresh deadline.
         """
         task = self._read(token)
+        if task is not None and variables:
+            # First, and read again after it: where this is refused, nothing is kept alive.
+            self._engine.set_variables(task.process_instance_id, variables)
+            task = self._read(token)
         if task is None:
             return False
-        lease, began = max(duration, topic.timing.lease), monotonic()
+        timing = topic.timing
+        lease, began = max(min(duration, timing.deadline), timing.lease), monotonic()
         try:
             expiry = self._engine.extend_lock(task.id, lease)
         except (TaskSuspended, LockExpired):
@@ -117,12 +125,10 @@ class Attempts:
             token.retries,
             expiry=expiry,
             lock_ends=began + lease,
-            due=began + lease - topic.timing.lease / 2,
-            deadline=began + max(topic.timing.deadline, duration),
+            due=began + lease - timing.lease / 2,
+            deadline=began + timing.deadline,
             now=began,
         )
-        if variables:
-            self._engine.set_variables(task.process_instance_id, variables)
         self._metrics.count(topic.name, "progress")
         return True
 

@@ -2,7 +2,7 @@
 
 One job at a time per key (a task id), in order of submission: extending a lock and completing the
 task must never race within a replica.  Locks come first: an urgent job overtakes the others of its
-key and has threads kept free for it.  One group (a topic) never takes more than half of the pool,
+key and has threads kept free for it.  One group (a topic) of several never takes the whole pool,
 and a job that asks to run again later frees its thread.
 """
 
@@ -32,12 +32,14 @@ class _Lane:
 
 
 class Callers:
-    """A pool of `size` threads.  `run_one` is each thread's loop; whoever builds us starts them."""
+    """A pool of `size` threads for jobs of that many groups.  `run_one` is each thread's loop;
+    whoever builds us starts them.
+    """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, groups: int = 1) -> None:
         self.size = size
-        self._group_limit = max(1, size // 2)
         self._limit = size - size // 4  # the rest is for urgent jobs alone
+        self._group_limit = self._limit if groups == 1 else max(1, size * 5 // 8)
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
         self._idle = threading.Condition(lock)

@@ -58,10 +58,12 @@ class Circuit:
             if self.state is State.TRYING:
                 self.state = State.HALF_OPEN
 
-    def close(self) -> bool:
-        """It works again; True if it did not."""
+    def close(self, *, proven: bool = False) -> bool:
+        """A message arrived: it works again if that was tried, since a message sent before the
+        refusal proves nothing.  `proven`: whatever was tried.  True if it did not work before.
+        """
         with self._lock:
-            if self.state is State.CLOSED:
+            if self.state is State.CLOSED or not (proven or self.state is State.HALF_OPEN):
                 return False
             self.state, self.reason, self._pause = State.CLOSED, None, FIRST_PAUSE_SECONDS
             return True

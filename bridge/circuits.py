@@ -22,17 +22,17 @@ PROBE_SECONDS = 1.0
 
 class Circuits:
     """One circuit per topic.  `repair` looks at a topic's queue and declares what is missing; it
-    says whether all is there and runs on a caller's thread, because it talks to the broker.
+    says whether all is there and runs as a chore, because it talks to the broker.
     """
 
     def __init__(
-        self, topics: Iterable[str], callers: Callers, repair: Callable[[str], bool]
+        self, topics: Iterable[str], chores: Callers, repair: Callable[[str], bool]
     ) -> None:
         jitter = partial(random.Random().uniform, 0.75, 1.25)  # noqa: S311 (jitter)
         self._circuits = {topic: Circuit(jitter) for topic in topics}
         self._probed: dict[str, float] = {}
         self._not_fetched: set[str] = set()
-        self._callers = callers
+        self._chores = chores
         self._repair = repair
 
     def is_closed(self, topic: str) -> bool:
@@ -61,11 +61,11 @@ class Circuits:
         """A fetch of these topics worked."""
         for topic in self._not_fetched.intersection(topics):
             self._not_fetched.discard(topic)
-            self.close(topic)
+            self.close(topic, proven=True)
 
-    def close(self, topic: str) -> None:
-        """The topic works."""
-        if self._circuits[topic].close():
+    def close(self, topic: str, *, proven: bool = False) -> None:
+        """A message of the topic arrived; see `Circuit.close`."""
+        if self._circuits[topic].close(proven=proven):
             log.info("topic flows again", topic=topic)
 
     def look(self) -> list[str]:
@@ -74,7 +74,7 @@ class Circuits:
         probes = []
         for topic, circuit in self._circuits.items():
             if circuit.begin_try(now):
-                self._callers.submit(f"circuit {topic}", partial(self._try, topic))
+                self._chores.submit(f"circuit {topic}", partial(self._try, topic))
             elif circuit.state is State.HALF_OPEN and now >= self._probed.get(topic, 0.0):
                 self._probed[topic] = now + PROBE_SECONDS
                 probes.append(topic)

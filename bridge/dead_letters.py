@@ -15,6 +15,7 @@ _FAILURES: Mapping[str, str] = {
     "delivery_limit": "queue {queue} gave up: its delivery limit was reached",
 }
 _RELEASES = ("expired", "maxlen")
+_REASON, _QUEUE = "deadReason", "deadQueue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,24 @@ def read_dead_letter(delivery: Delivery, topics: Mapping[str, Topic]) -> DeadLet
     topic = topics.get(delivery.type or "")
     if topic is None:
         raise ResultRefused("unknown-topic", "a dead letter of a topic that is not configured")
-    for death in _deaths(delivery.headers):
-        reason, queue = death.get("reason"), str(death.get("queue"))
-        # The waiting room's own entry is no fate of the message, and stands before the real one.
-        if reason in (*_FAILURES, *_RELEASES) and not _is_waiting_room(death, delivery):
-            return DeadLetter(topic, str(reason), queue)
+    for reason, queue in (_noted(delivery.headers), *_deaths(delivery.headers)):
+        if reason in (*_FAILURES, *_RELEASES):
+            return DeadLetter(topic, str(reason), str(queue))
     raise ResultRefused("no-reason", "a dead letter without a known reason in x-death")
 
 
-def _deaths(headers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def note(letter: DeadLetter) -> dict[str, str]:
+    """Headers that keep the reason through the waiting room, where the broker writes its own."""
+    return {_REASON: letter.reason, _QUEUE: letter.queue}
+
+
+def _noted(headers: Mapping[str, Any]) -> tuple[Any, Any]:
+    return headers.get(_REASON), headers.get(_QUEUE)
+
+
+def _deaths(headers: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Reason and queue of each death, the latest first."""
     deaths = headers.get("x-death")
-    return [d for d in deaths if isinstance(d, Mapping)] if isinstance(deaths, list) else []
-
-
-def _is_waiting_room(death: Mapping[str, Any], delivery: Delivery) -> bool:
-    keys = death.get("routing-keys")
-    return isinstance(keys, list) and delivery.queue in keys
+    if not isinstance(deaths, list):
+        return []
+    return [(d.get("reason"), d.get("queue")) for d in deaths if isinstance(d, Mapping)]

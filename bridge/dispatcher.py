@@ -62,7 +62,7 @@ class Dispatcher:
         publisher: Publisher,
         handover: Handover,
         circuits: Circuits,
-        callers: Callers,
+        chores: Callers,
         topics: Mapping[str, Topic],
         options: FetchOptions,
         consumers: Callable[[str], int],
@@ -73,7 +73,7 @@ class Dispatcher:
         self._publisher = publisher
         self._handover = handover
         self._circuits = circuits
-        self._callers = callers
+        self._chores = chores
         self._topics = topics
         self._options = options
         self._consumers = consumers
@@ -170,7 +170,7 @@ class Dispatcher:
 
     def _room(self, topic: str) -> int:
         """How many tasks of the topic may be fetched now."""
-        if not self._may_flow(topic) or self._publisher.backlog[1] > MAX_BACKLOG_BYTES:
+        if not self._may_flow(topic) or self._publisher.unsettled(topic) > MAX_BACKLOG_BYTES:
             return 0
         return self._ledger.room(topic)
 
@@ -208,9 +208,11 @@ class Dispatcher:
         """Have the consumers counted of the topics that wait for one."""
         now = monotonic()
         for name, topic in self._topics.items():
-            if topic.wait_for_consumer and now >= self._count_at.get(name, 0.0):
-                self._count_at[name] = now + COUNT_CONSUMERS_SECONDS
-                self._callers.submit(f"consumers {name}", partial(self._count, topic))
+            if not topic.wait_for_consumer or now < self._count_at.get(name, 0.0):
+                continue
+            self._count_at[name] = now + COUNT_CONSUMERS_SECONDS
+            if (key := f"consumers {name}") not in self._chores:
+                self._chores.submit(key, partial(self._count, topic))
 
     def _count(self, topic: Topic) -> None:
         try:

@@ -79,7 +79,8 @@ class Handover:
         if self._stopping.is_set():
             self._give_back(topic, entry)
         elif topic.file_inline_max and _files(task):
-            self._callers.submit(task.id, partial(self._send_with_files, topic, task, entry))
+            send = partial(self._send_with_files, topic, task, entry)
+            self._callers.submit(task.id, send, group=topic.name)
         else:
             self._send(topic, task, entry, {})
 
@@ -153,7 +154,7 @@ class Handover:
             self._ledger.forget(entry)
             return None
 
-        self._callers.submit(entry.task_id, incident)
+        self._callers.submit(entry.task_id, incident, group=topic.name)
 
     def _give_back(self, topic: Topic, entry: Entry) -> None:
         """Unlock a task that was never given to the broker, while nobody else can hold it."""
@@ -166,7 +167,7 @@ class Handover:
                 except EngineError as error:
                     log.debug("not unlocked, the lock lapses", reason=str(error))
 
-        self._callers.submit(entry.task_id, unlock)
+        self._callers.submit(entry.task_id, unlock, group=topic.name)
 
 
 def _files(task: LockedTask) -> list[str]:

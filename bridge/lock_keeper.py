@@ -84,13 +84,12 @@ class LockKeeper:
     def run(self) -> None:
         """Look after the locks until stopped."""
         while not self._stopping.is_set():
-            try:
-                self._adoption.sweep()
-                self._check_full_topics()
-                self._attend(self._ledger.due(monotonic(), AT_ONCE))
+            # Each step on its own, the leases first: a query that fails must not stop the others.
+            steps = (self._attend_due, self._check_full_topics, self._adoption.sweep)
+            failed = [step for step in steps if not self._tried(step)]
+            if not failed:
                 self._told = None
-            except EngineError as error:
-                self._tell(str(error))
+            else:
                 self._stopping.wait(AGAIN_SECONDS)
             self._rate.warn(monotonic())
             self._stopping.wait(TICK_SECONDS)
@@ -108,11 +107,21 @@ class LockKeeper:
                 except EngineError as error:
                     self._tell(str(error))
             self._callers.wait_idle(max(0.0, limit - monotonic()))
-            if self._told:
-                pause.wait(AGAIN_SECONDS / 10)
+            pause.wait(AGAIN_SECONDS / 10)
+        return True
+
+    def _tried(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except EngineError as error:
+            self._tell(str(error))
+            return False
         return True
 
     # -- lease, renew, hold ----------------------------------------------------------------------
+
+    def _attend_due(self) -> None:
+        self._attend(self._ledger.due(monotonic(), AT_ONCE))
 
     def _attend(self, entries: list[Entry]) -> None:
         """Ask the engine about them all at once; whatever still is ours is extended."""
@@ -127,9 +136,8 @@ class LockKeeper:
         for entry in entries:
             task = observed.tasks.get(entry.task_id)
             if task is not None and self._ours(entry, task, observed):
-                self._callers.submit(
-                    entry.task_id, partial(self._extend, entry, task, observed.asked)
-                )
+                extend = partial(self._extend, entry, task, observed.asked)
+                self._callers.submit(entry.task_id, extend, group=entry.topic, urgent=True)
             else:
                 self._let_go(entry, gone=task is None)
 

@@ -5,6 +5,8 @@ results as workers mean them.  Shapes only: parsing and building live in `task_m
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,13 +15,26 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from bridge.errors import EngineMisconfigured
+
 # Two nodes of an engine may differ by a second, and columns without milliseconds (MySQL) round.
 SLACK_SECONDS = 1.0
 
 
 def engine_seconds(date: str) -> float:
-    """Seconds since the epoch of an engine's date such as `2026-01-02T03:04:05.678+0000`."""
-    return datetime.fromisoformat(date).timestamp()
+    """Seconds since the epoch of an engine's date such as `2026-01-02T03:04:05.678+0000`.
+
+    Infinite after the year 9999, which a careless duration can reach.  Raises EngineMisconfigured
+    for any other form: without dates no lock can be judged.
+    """
+    try:
+        return datetime.fromisoformat(date).timestamp()
+    except ValueError:
+        if re.match(r"\+?\d{5,}-", date):
+            return math.inf
+        raise EngineMisconfigured(
+            "the engine writes dates in a form of its own, not yyyy-MM-dd'T'HH:mm:ss.SSSZ"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

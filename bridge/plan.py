@@ -50,11 +50,11 @@ def http_options(engine: EngineSettings) -> HttpOptions:
     )
 
 
-def fetch_options(engine: EngineSettings) -> FetchOptions:
-    """How to ask for tasks."""
+def fetch_options(engine: EngineSettings, stop_grace: timedelta) -> FetchOptions:
+    """How to ask for tasks.  A stop waits for the poll: half of its time is the most."""
     by, _, order = engine.order.partition(":")
     return FetchOptions(
-        poll_timeout=engine.poll_timeout.total_seconds(),
+        poll_timeout=min(engine.poll_timeout, stop_grace / 2).total_seconds(),
         use_priority=engine.use_priority,
         sorting=({"sortBy": by, "sortOrder": order},) if by else (),
     )
@@ -140,7 +140,11 @@ def topology(settings: Settings) -> list[Exchange | Queue]:
         Exchange(names.gone_exchange, "topic"),
         Exchange(names.dead_exchange, "fanout"),
         Exchange(names.wait, "fanout"),
-        Queue(names.dead_letters, _quorum(), ((names.dead_exchange, ""),)),
+        Queue(
+            names.dead_letters,
+            _quorum(_dead_lettering("", names.parked)),
+            ((names.dead_exchange, ""),),
+        ),
         Queue(names.parked, _quorum({"x-max-length": broker.parked_max})),
         Queue(names.wait, _wait(broker), ((names.wait, ""),)),
     ]

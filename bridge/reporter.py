@@ -18,11 +18,10 @@ import structlog
 from bridge.attempts import Attempts, Report
 from bridge.callers import Callers
 from bridge.clock import monotonic
-from bridge.dead_letters import DeadLetter, read_dead_letter
+from bridge.dead_letters import DeadLetter, note, read_dead_letter
 from bridge.engine import EngineClient
 from bridge.errors import (
     EngineBroken,
-    EngineConflict,
     EngineError,
     EngineForbidden,
     EngineRefused,
@@ -45,11 +44,13 @@ log = structlog.get_logger(__name__)
 # How long a result waits in memory for an engine that does not answer.  RabbitMQ takes a delivery
 # back after 30 minutes (consumer_timeout); long before that it moves to the waiting room.
 HOLD_SECONDS = 300.0
-BROKEN_TRIES = 5
+# Pauses between the tries of a call that fails in the engine: a listener or an expression of the
+# process, mostly, but a database that is away for a while answers in the same way.
+BROKEN_PAUSES_SECONDS = (0.5, 1.5, 4.0, 8.0)
 PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 10.0
 # What the engine answers to an incident that it will never take.
-_FINAL = (TaskGone, LockLost, EngineBroken, EngineRefused)
+_FINAL = (TaskGone, LockLost, EngineRefused)
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class _Case:
     received: float
     tries: int = 0
     broken: int = 0
+    probed: bool = False
     relocked: bool = False
 
 
@@ -97,7 +99,13 @@ class Reporter:
     def deliver(self, delivery: Delivery) -> None:
         """Take a message in hand; the consumer calls this on its own thread."""
         case = _Case(delivery, monotonic())
-        self._callers.submit(_key(delivery), partial(self._handle, case))
+        self._callers.submit(
+            _key(delivery), partial(self._handle, case), group=self._group(delivery)
+        )
+
+    def _group(self, delivery: Delivery) -> str:
+        topic = self._by_result_queue.get(delivery.queue)
+        return topic.name if topic else delivery.queue
 
     # -- on a caller's thread --------------------------------------------------------------------
 
@@ -164,7 +172,8 @@ class Reporter:
     def complete_unanswered(self, topic: Topic, token: Token) -> None:
         """Complete a task whose worker never answers: its message has reached a queue."""
         case = _Case(_no_delivery(topic, token), monotonic())
-        self._callers.submit(token.task_id, partial(self._complete_unanswered, topic, token, case))
+        complete = partial(self._complete_unanswered, topic, token, case)
+        self._callers.submit(token.task_id, complete, group=topic.name)
 
     def _complete_unanswered(self, topic: Topic, token: Token, case: _Case) -> float | None:
         case.tries += 1
@@ -177,10 +186,12 @@ class Reporter:
         except (EngineRefused, LockLost) as error:
             return self._give_up(case, topic, token, str(error))
         except EngineError as error:
-            case.broken += isinstance(error, EngineBroken)
-            if case.broken >= BROKEN_TRIES:
+            if not isinstance(error, EngineBroken):
+                return self._pause(case)
+            if case.broken == len(BROKEN_PAUSES_SECONDS):
                 return self._give_up(case, topic, token, str(error))
-            return self._pause(case)
+            case.broken += 1
+            return BROKEN_PAUSES_SECONDS[case.broken - 1]
         return None
 
     def _give_up(self, case: _Case, topic: Topic, token: Token, why: str) -> float | None:
@@ -236,17 +247,32 @@ class Reporter:
                 self._park(case, topic, ResultRefused("lock-lost", str(error)))
                 return None
             case EngineBroken():
-                case.broken += 1  # counted alone: an engine that was away is not a broken one
-                if case.broken < BROKEN_TRIES:
-                    return self._pause(case)
-                return self._refuse(case, topic, token, ResultRefused("engine-broken", str(error)))
+                return self._broken(case, topic, token, error)
             case EngineRefused():
                 return self._refuse(case, topic, token, ResultRefused("engine-refused", str(error)))
             case _:
                 return self._hold(case, topic, error)
 
+    def _broken(self, case: _Case, topic: Topic, token: Token, error: EngineBroken) -> float | None:
+        """Try again some times; before it is called the process's own fault, the engine must be
+        able to read the task, and then fail once more.
+        """
+        if case.broken < len(BROKEN_PAUSES_SECONDS):
+            case.broken += 1
+            return BROKEN_PAUSES_SECONDS[case.broken - 1] * self._random.uniform(0.75, 1.25)
+        if not case.probed:
+            try:
+                self._engine.task(token.task_id)
+            except EngineBroken as away:
+                return self._hold(case, topic, away)
+            except EngineError as other:
+                return self._after(case, topic, token, other)
+            case.probed = True
+            return 0.0
+        return self._refuse(case, topic, token, ResultRefused("engine-broken", str(error)))
+
     def _hold(self, case: _Case, topic: Topic, error: EngineError) -> float | None:
-        if isinstance(error, EngineConflict) or monotonic() - case.received < HOLD_SECONDS:
+        if monotonic() - case.received < HOLD_SECONDS:
             return self._pause(case)
         self._wait(case, topic, str(error))
         return None
@@ -269,6 +295,10 @@ class Reporter:
                 self._incident(topic, token, str(refused))
             except _FINAL:
                 self._settled(topic, token)
+            except EngineBroken:
+                if monotonic() - case.received < HOLD_SECONDS:
+                    return self._pause(case)
+                self._settled(topic, token)
             except EngineError as error:
                 return self._after(case, topic, token, error)
         self._park(case, topic, refused)
@@ -278,17 +308,24 @@ class Reporter:
         self._current(topic, token, self._attempts.incident(topic, token, message))
 
     def _park(self, case: _Case, topic: Topic | None, refused: ResultRefused) -> None:
-        name = topic.name if topic else ""
-        self._metrics.count(name, "parked")
-        log.warning("result parked", topic=name, queue=case.delivery.queue, reason=str(refused))
-        delivery = case.delivery
-        self._sidings.park(delivery, refused, lambda: self._ack(delivery))
+        name, delivery = topic.name if topic else "", case.delivery
+
+        def let_go(parked: bool) -> None:
+            if parked:
+                self._metrics.count(name, "parked")
+                log.warning("result parked", topic=name, queue=delivery.queue, reason=str(refused))
+            self._ack(delivery)
+
+        self._sidings.park(delivery, refused, let_go)
 
     def _wait(self, case: _Case, topic: Topic, why: str) -> None:
         self._metrics.count(topic.name, "waiting")
         log.info("result waits", topic=topic.name, queue=case.delivery.queue, reason=why)
         delivery = case.delivery
-        self._sidings.wait(delivery, lambda: self._ack(delivery))
+        marks = {}
+        if delivery.queue == self._dead_letters:
+            marks = note(read_dead_letter(delivery, self._topics))
+        self._sidings.wait(delivery, lambda: self._ack(delivery), marks)
 
     def _pause(self, case: _Case) -> float:
         ceiling = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(case.tries, 10))

@@ -87,7 +87,8 @@ class Service:
             plan.http_options(settings.engine), settings.worker_id, stopping=self._ended
         )
         self._ledger = ledger = Ledger({name: t.timing for name, t in self._topics.items()})
-        self._callers = callers = Callers(settings.engine.callers)
+        self._callers = callers = Callers(settings.engine.callers, groups=len(self._topics))
+        self._chores = chores = Callers(1)  # looks at queues: apart, since a broker may hang
         attempts = Attempts(engine, ledger, metrics)
         signer = TokenSigner(*read_token_keys(settings))
         self._publisher = publisher = Publisher()
@@ -110,7 +111,7 @@ class Service:
             metrics=metrics,
             dead_letters=names.dead_letters,
         )
-        self._circuits = Circuits(self._topics, callers, self._topology.ensure_lane)
+        self._circuits = Circuits(self._topics, chores, self._topology.ensure_lane)
         handover = Handover(
             engine=engine,
             ledger=ledger,
@@ -130,9 +131,9 @@ class Service:
             publisher=publisher,
             handover=handover,
             circuits=self._circuits,
-            callers=callers,
+            chores=chores,
             topics=self._topics,
-            options=plan.fetch_options(settings.engine),
+            options=plan.fetch_options(settings.engine, settings.stop_grace),
             consumers=self._topology.consumers,
             stopping=self._stopping,
         )
@@ -143,7 +144,7 @@ class Service:
             attempts=attempts,
             topics=self._topics,
             metrics=metrics,
-            publishing=publisher.ready,
+            publishing=publisher.connected,
             announce_gone=self._announce_gone,
             renew_warn=settings.renew_warn,
             stopping=self._stopping,
@@ -163,6 +164,7 @@ class Service:
             ("publisher", self._publishing.run),
             ("consumer", self._consuming.run),
             *((f"caller-{n}", callers.run_one) for n in range(callers.size)),
+            ("chores", chores.run_one),
             ("lock keeper", self._keeper.run),
             ("poller", self._dispatcher.run_poller),
             ("drainer", self._dispatcher.run_drainer),
@@ -178,7 +180,8 @@ class Service:
             except BrokerUnavailable as error:
                 log.debug("queue not looked at", queue=queue, reason=str(error))
 
-        self._callers.submit(f"queue {queue}", repair)
+        if (key := f"queue {queue}") not in self._chores:
+            self._chores.submit(key, repair)
 
     def _announce_gone(self, topic: str, task_id: str) -> None:
         notice = Publication(
@@ -240,17 +243,19 @@ class Service:
         def left() -> float:
             return max(0.0, limit - monotonic())
 
+        self._join("lock keeper", left())
+        self._keeper.lease_all(left())  # what is out already; the poll may take a while
         self._join("poller", left())
         self._join("drainer", left())
         self._publisher.take_back()
         self._wait_for_confirms(min(CONFIRM_SECONDS, self._grace / 3, left()))
-        self._join("lock keeper", left())
         leased = self._keeper.lease_all(left())
         self._consumer.stop_deliveries()
         finished = self._callers.wait_idle(left())
         self._reporter.closing.set()
         self._wait_for_confirms(left())
         self._callers.stop()
+        self._chores.stop()
         self._publishing.stop()
         self._consuming.stop()
         for thread in self._threads:
@@ -271,7 +276,7 @@ class Service:
     def _wait_for_confirms(self, seconds: float) -> None:
         limit = monotonic() + seconds
         pause = threading.Event()
-        while self._publisher.backlog[0] > 0 and monotonic() < limit:
+        while self._publisher.backlog > 0 and monotonic() < limit:
             pause.wait(0.02)
 
 

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 AGAIN_SECONDS = 5.0
 DETAIL_MAX = 1000
 LANE = "sidings"
+_NO_MARKS: Mapping[str, Any] = {}
 
 
 class Sidings:
@@ -34,9 +35,12 @@ class Sidings:
         self._wait = wait
         self._numbers = itertools.count()
 
-    def park(self, delivery: Delivery, refused: ResultRefused, then: Callable[[], None]) -> None:
-        """Park a copy with the reason; `then` is called once it lies there.  Where the parking
-        queue is full or missing, the message waits instead and is tried again.
+    def park(
+        self, delivery: Delivery, refused: ResultRefused, then: Callable[[bool], None]
+    ) -> None:
+        """Park a copy with the reason; `then(True)` is called once it lies there.  Where the
+        parking queue is full or missing, the message waits instead, to be tried again, and
+        `then(False)` is called.
         """
         marks = {
             "reason": refused.reason,
@@ -48,29 +52,33 @@ class Sidings:
 
         def done(outcome: Outcome, detail: str) -> None:
             if outcome is Outcome.CONFIRMED:
-                then()
+                then(True)
             elif outcome is Outcome.REFUSED:
                 self._publisher.publish(replace(copy, headers=marks), done)
             elif outcome in (Outcome.NACKED, Outcome.RETURNED):
                 log.error("cannot park, the message waits", queue=self._parked, reason=detail)
-                self.wait(delivery, then)
+                self.wait(delivery, lambda: then(False))
             else:
                 self._later(lambda: self.park(delivery, refused, then))
 
         self._publisher.publish(copy, done)
 
-    def wait(self, delivery: Delivery, then: Callable[[], None]) -> None:
-        """Send a copy to the waiting room, from which it comes back to the queue it came from."""
-        copy = _copy(delivery, self._wait, delivery.queue, {})
+    def wait(
+        self, delivery: Delivery, then: Callable[[], None], marks: Mapping[str, Any] = _NO_MARKS
+    ) -> None:
+        """Send a copy to the waiting room, from which it comes back to the queue it came from.
+        `marks` are headers to add.
+        """
+        copy = _copy(delivery, self._wait, delivery.queue, marks)
 
         def done(outcome: Outcome, detail: str) -> None:
             if outcome is Outcome.CONFIRMED:
                 then()
             elif outcome is Outcome.REFUSED:
-                self._publisher.publish(replace(copy, headers={}), done)
+                self._publisher.publish(replace(copy, headers=marks), done)
             else:
                 log.debug("the waiting room is not reached", reason=detail)
-                self._later(lambda: self.wait(delivery, then))
+                self._later(lambda: self.wait(delivery, then, marks))
 
         self._publisher.publish(copy, done)
 

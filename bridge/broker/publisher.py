@@ -7,6 +7,7 @@ closes takes only its own lane's messages with it.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from bridge.messages import Publication
 log = structlog.get_logger(__name__)
 
 NEVER = float("inf")
+# max_message_size: the broker closes the channel and names the size of the message it refuses.
+_TOO_LARGE = re.compile(r"message size (\d+)")
 # A lane whose channel the broker closes again and again is no hot loop.
 REOPEN_SECONDS = 0.1
 
@@ -36,22 +39,27 @@ class Publisher:
         self._lock = threading.Lock()
         self._inbox: deque[Item] = deque()
         self._unsettled = 0
-        self._unsettled_bytes = 0
+        self._unsettled_bytes: dict[str, int] = {}
         # Only the connection's thread touches these.
         self._connection: Any = None
         self._blocked = False
         self._lanes: dict[str, Lane] = {}
         self._taking_back = False
-        self.ready = threading.Event()
+        self.ready = threading.Event()  # connected, and RabbitMQ takes messages
+        self.connected = threading.Event()  # what was sent may still be confirmed
 
     def attach(self, thread: ConnectionThread) -> None:
         """Tell which connection carries this role, before it runs."""
         self._thread = thread
 
     @property
-    def backlog(self) -> tuple[int, int]:
-        """Messages and bytes that were handed over and have no outcome yet."""
-        return self._unsettled, self._unsettled_bytes
+    def backlog(self) -> int:
+        """Messages that were handed over and have no outcome yet."""
+        return self._unsettled
+
+    def unsettled(self, lane: str) -> int:
+        """Bytes of a lane that were handed over and have no outcome yet."""
+        return self._unsettled_bytes.get(lane, 0)
 
     def publish(
         self,
@@ -67,8 +75,7 @@ class Publisher:
         """
         item = Item(publication, done, publish_by, mandatory)
         with self._lock:
-            self._unsettled += 1
-            self._unsettled_bytes += item.size
+            self._count(item, 1)
             self._inbox.append(item)
         if self._thread is not None:
             self._thread.wake()
@@ -85,11 +92,13 @@ class Publisher:
 
     def opened(self, connection: Any) -> None:
         self._connection, self._blocked = connection, False
+        self.connected.set()
         self.ready.set()
         self._pump_all()
 
     def lost(self, why: str, final: bool) -> None:
         self.ready.clear()
+        self.connected.clear()
         self._connection = None
         self._sort_inbox()
         for lane in self._lanes.values():
@@ -191,8 +200,10 @@ class Publisher:
             return  # the connection goes: `lost` settles for all lanes
         why = f"{getattr(reason, 'reply_code', '')} {getattr(reason, 'reply_text', reason)}".strip()
         log.warning("publish channel closed", lane=name, reason=why)
+        oversize = _TOO_LARGE.search(why)
         for item in lane.give_up():
-            self._settle(item, Outcome.UNKNOWN, why)
+            refused = oversize is not None and item.size == int(oversize[1])
+            self._settle(item, Outcome.REFUSED if refused else Outcome.UNKNOWN, why)
         if lane.waiting:
             connection.ioloop.call_later(REOPEN_SECONDS, lambda: self._pump(name))
 
@@ -215,6 +226,10 @@ class Publisher:
 
     def _settle(self, item: Item, outcome: Outcome, detail: str) -> None:
         with self._lock:
-            self._unsettled -= 1
-            self._unsettled_bytes -= item.size
+            self._count(item, -1)
         item.done(outcome, detail)
+
+    def _count(self, item: Item, by: int) -> None:
+        lane = item.publication.lane
+        self._unsettled += by
+        self._unsettled_bytes[lane] = self._unsettled_bytes.get(lane, 0) + by * item.size

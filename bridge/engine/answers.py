@@ -46,8 +46,10 @@ def classify(status: int, body: bytes) -> EngineError | None:
         return EngineUnauthorized("401: the engine does not accept the credentials")
     if status in BUSY_STATUSES:
         return EngineUnavailable(f"{status}: the engine is busy or away")
-    if answer is None:
-        return _without_json(status)
+    if status == 413:
+        return EngineRefused("413: too large for the engine, or for a proxy on the way")
+    if answer is None or "type" not in answer:
+        return _without_type(status)
     text = f"{status} {answer.get('type')}: {_message(answer)}"[:MESSAGE_MAX]
     if status == 403:
         return EngineForbidden(text)
@@ -83,26 +85,23 @@ def _server_error(text: str, code: Any) -> EngineError:
     return EngineBroken(text)
 
 
-def _without_json(status: int) -> EngineError:
+def _without_type(status: int) -> EngineError:
+    """No answer of the engine's own, which names the type of its exception: a proxy's, mostly."""
     if status == 400:  # which mapper answers to a mistyped member differs between starts
-        return EngineRefused("400 without a JSON body: the request cannot be read")
+        return EngineRefused("400 without a reason: the request cannot be read")
     if status == 403:
         return EngineForbidden("403: refused on the way to the engine")
     if status >= 500:
-        return EngineUnavailable(f"{status} without a JSON body: not the engine's own answer")
+        return EngineUnavailable(f"{status}, but not the engine's own answer")
     return EngineMisconfigured(
-        f"{status} without a JSON body: is [engine] url the address of the REST API "
+        f"{status}, but not the engine's own answer: is [engine] url the address of the REST API "
         "(it mostly ends in /engine-rest)?"
     )
 
 
 def _no_such_path(answer: dict[str, Any]) -> bool:
-    # A path the REST API does not know, Spring's own page for it, or an unknown named engine.
-    return (
-        answer.get("type") == "NotFoundException"
-        or "status" in answer
-        or "Process engine" in _message(answer)
-    )
+    # A path that the REST API does not know, or an unknown named engine.
+    return answer.get("type") == "NotFoundException" or "Process engine" in _message(answer)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from bridge.engine.clock import EngineClock
 from bridge.engine.http import Answer, EngineHttp, HttpOptions
@@ -233,9 +233,11 @@ def file_address(engine_url: str, execution_id: str, name: str) -> str:
 def _parsed(adapter: TypeAdapter[T], answer: Answer) -> T:
     try:
         return adapter.validate_json(answer.body)
-    except ValueError as error:
+    except ValidationError as error:
+        # Never the values: they may be variables.
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors()[:3]]
         raise EngineMisconfigured(
-            f"an answer that is not an external-task API's: {error}"
+            f"an answer that is not an external-task API's: {', '.join(faults)}"
         ) from None
 
 

@@ -113,7 +113,7 @@ def test_a_broken_connection_makes_the_unconfirmed_unknown_once_and_comes_back(
         proxy.mute = True
         for n in range(50):
             publishing.publish(n, "q")
-        eventually(lambda: publishing.publisher.backlog[0] == 50)
+        eventually(lambda: publishing.publisher.backlog == 50)
         with Amqp(amqp_url) as amqp:
             eventually(lambda: amqp.count("q") == 51)
         proxy.cut()
@@ -258,7 +258,7 @@ def test_a_blocked_connection_clears_ready_keeps_everything_and_resumes(
             eventually(lambda: not publishing.publisher.ready.is_set())
             for n in range(1, 500):
                 publishing.publish(n, "q")
-            throughout(lambda: publishing.publisher.backlog[0] == 500, 0.5)
+            throughout(lambda: publishing.publisher.backlog == 500, 0.5)
             assert publishing.connection.problem is None
         publishing.ready()
 

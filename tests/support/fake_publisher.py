@@ -37,19 +37,25 @@ class FakePublisher:
     def __init__(self) -> None:
         self.ready = threading.Event()
         self.ready.set()
+        self.connected = threading.Event()
+        self.connected.set()
         self.decide: Callable[[Publication], Outcome | None] = lambda _: Outcome.CONFIRMED
         self.sent: list[Sent] = []
         self.pending: list[Sent] = []
-        self.backlog_bytes = 0
+        self.backlog_bytes: dict[str, int] = {}
         self._unsettled = 0
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fake publisher", daemon=True)
         self._thread.start()
 
     @property
-    def backlog(self) -> tuple[int, int]:
-        """Messages without an outcome, and the bytes that the test claims for them."""
-        return self._unsettled, self.backlog_bytes
+    def backlog(self) -> int:
+        """Messages without an outcome."""
+        return self._unsettled
+
+    def unsettled(self, lane: str) -> int:
+        """The bytes of a lane that the test claims to be without an outcome."""
+        return self.backlog_bytes.get(lane, 0)
 
     def publish(
         self,

@@ -102,10 +102,10 @@ class Publishing(Carried):
 
     def settled(self) -> dict[object, Outcome]:
         """Wait until everything has its outcome; exactly one each, and nothing left to count."""
-        eventually(lambda: self.publisher.backlog[0] == 0, 30, what="everything is settled")
+        eventually(lambda: self.publisher.backlog == 0, 30, what="everything is settled")
         eventually(lambda: all(self.outcomes.values()), 5)
         assert all(len(got) == 1 for got in self.outcomes.values()), self.outcomes
-        assert self.publisher.backlog == (0, 0)
+        assert self.publisher.backlog == 0
         return {key: got[0][0] for key, got in self.outcomes.items()}
 
     def detail(self, key: object) -> str:

@@ -113,11 +113,12 @@ class Rooms:
         options = HttpOptions(self.engine.url, connect_timeout=2, read_timeout=5)
         self.client = client = EngineClient(options, worker_id, stopping=self.stopping)
         self.ledger = ledger = Ledger({n: t.timing for n, t in self.topics.items()})
-        self.callers = callers = Callers(4)
+        self.callers = callers = Callers(4, groups=len(self.topics))
         self.attempts = attempts = Attempts(client, ledger, self.metrics)
         self.signer = signer = TokenSigner(b"k" * 32)
         self.sidings = Sidings(publisher, callers, PARKED, WAIT)
-        self.circuits = circuits = Circuits(self.topics, callers, self._repair)
+        self.chores = chores = Callers(1)
+        self.circuits = circuits = Circuits(self.topics, chores, self._repair)
         self.reporter = Reporter(
             engine=client,
             attempts=attempts,
@@ -149,7 +150,7 @@ class Rooms:
             publisher=publisher,
             handover=self.handover,
             circuits=circuits,
-            callers=callers,
+            chores=chores,
             topics=self.topics,
             options=FetchOptions(poll_timeout, use_priority=True),
             consumers=self._consumers,
@@ -162,7 +163,7 @@ class Rooms:
             attempts=attempts,
             topics=self.topics,
             metrics=self.metrics,
-            publishing=self.publisher.ready,
+            publishing=self.publisher.connected,
             announce_gone=lambda topic, task_id: self.gone.append((topic, task_id)),
             renew_warn=20,
             stopping=self.stopping,
@@ -179,7 +180,7 @@ class Rooms:
 
     def start(self, *, keeper: bool = False, dispatcher: bool = False) -> Self:
         """Start the callers, and the loops that are asked for."""
-        loops = [self.callers.run_one] * self.callers.size
+        loops = [self.callers.run_one] * self.callers.size + [self.chores.run_one]
         loops += [self.keeper.run] if keeper else []
         if dispatcher:
             loops += [self.dispatcher.run_poller, self.dispatcher.run_drainer]
@@ -198,6 +199,7 @@ class Rooms:
         """Stop every loop; a loop that died fails the test."""
         self.stopping.set()
         self.callers.stop()
+        self.chores.stop()
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive(), "a loop did not end on stop"

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.attempts import MESSAGE_MAX, READ_TRIES, Report
 from bridge.clock import monotonic
-from bridge.errors import EngineUnavailable, TaskGone, TaskSuspended
+from bridge.errors import EngineRefused, EngineUnavailable, TaskGone, TaskSuspended
 from bridge.ledger import Entry
 from bridge.protocol import RetryPolicy
 from bridge.simulated_engine import Answer, Drop, Hold, SimulatedEngine, linear_process
@@ -199,6 +199,24 @@ def test_a_release_ends_the_lock_after_the_pause(rooms: Rooms) -> None:
     assert rooms.engine.calls.of("unlock") == ()
 
 
+def test_a_release_never_looks_like_a_lease(rooms: Rooms) -> None:
+    """Peers would adopt a longer lock on a task that never failed, and wait for its deadline."""
+    entry = rooms.in_flight()
+
+    rooms.attempts.release(rooms.topics["a"], token(entry), 300.0)
+
+    assert rooms.lock_left(entry.task_id) <= 60.1
+
+
+def test_a_pause_is_never_longer_than_the_deadline(rooms: Rooms) -> None:
+    """A worker's careless retryTimeout must not bury the task."""
+    entry = rooms.in_flight()
+
+    rooms.attempts.fail(rooms.topics["a"], token(entry), Report("m", pause=1e12))
+
+    assert rooms.lock_left(entry.task_id) <= 86_400.1
+
+
 def test_a_release_at_once_can_be_fetched_at_once(rooms: Rooms) -> None:
     """An expired message is published afresh without a pause."""
     entry = rooms.in_flight()
@@ -243,13 +261,31 @@ def test_a_worker_may_ask_for_more_than_a_lease(rooms: Rooms) -> None:
     entry = rooms.in_flight()
     now = monotonic()
 
-    rooms.attempts.keep_alive(rooms.topics["a"], token(entry), 200_000.0, {})
+    rooms.attempts.keep_alive(rooms.topics["a"], token(entry), 20_000.0, {})
 
     taken = rooms.ledger.settle(entry.task_id)
     assert taken is not None
-    assert rooms.lock_left(entry.task_id) > 199_990
-    assert taken.due == pytest.approx(now + 199_700, abs=2)
-    assert taken.deadline == pytest.approx(now + 200_000, abs=2)
+    assert rooms.lock_left(entry.task_id) > 19_990
+    assert taken.due == pytest.approx(now + 19_700, abs=2)
+    assert taken.deadline == pytest.approx(now + 86_400, abs=2)
+
+
+def test_nobody_keeps_a_task_longer_than_the_deadline(rooms: Rooms) -> None:
+    """A worker that takes seconds for milliseconds must not lock a task for years."""
+    entry = rooms.in_flight()
+
+    rooms.attempts.keep_alive(rooms.topics["a"], token(entry), 1e12, {})
+
+    assert 86_390 < rooms.lock_left(entry.task_id) <= 86_401
+
+
+def test_a_release_never_looks_like_a_lease(rooms: Rooms) -> None:
+    """A pause longer than two publish windows would be adopted, without any message out."""
+    entry = rooms.in_flight()
+
+    rooms.attempts.release(rooms.topics["a"], token(entry), 300.0)
+
+    assert rooms.lock_left(entry.task_id) <= rooms.topics["a"].timing.publish_window
 
 
 def test_progress_sets_variables_on_the_instance(rooms: Rooms) -> None:
@@ -262,6 +298,20 @@ def test_progress_sets_variables_on_the_instance(rooms: Rooms) -> None:
     [call] = rooms.engine.calls.of("writeVariables")
     assert record(rooms, entry)["processInstanceId"] in call.path
     assert call.body == {"modifications": variables}
+
+
+def test_progress_that_cannot_set_its_variables_keeps_nothing_alive(rooms: Rooms) -> None:
+    """The caller decides what follows; the lock must not hide the refusal for a lease."""
+    entry = rooms.in_flight()
+    refusal = Answer(400, {"type": "RestException", "message": "no"})
+    rooms.engine.faults.add("writeVariables", when="before", action=refusal)
+
+    with pytest.raises(EngineRefused):
+        rooms.attempts.keep_alive(
+            rooms.topics["a"], token(entry), 1.0, {"v": {"value": 1, "type": "Integer"}}
+        )
+
+    assert rooms.lock_left(entry.task_id) <= 60.1
 
 
 @pytest.mark.parametrize("state", ["suspended", "lapsed"])

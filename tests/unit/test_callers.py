@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 LIMIT = 10.0
 
-Start = Callable[[int], Callers]
+Start = Callable[..., Callers]
 
 
 def once(act: Callable[[], object]) -> Job:
@@ -31,8 +31,8 @@ def start() -> Iterator[Start]:
     pools: list[Callers] = []
     threads: list[threading.Thread] = []
 
-    def start(size: int) -> Callers:
-        callers = Callers(size)
+    def start(size: int, groups: int = 1) -> Callers:
+        callers = Callers(size, groups)
         pools.append(callers)
         for _ in range(size):
             threads.append(threading.Thread(target=callers.run_one, daemon=True))
@@ -83,7 +83,7 @@ def test_jobs_of_a_key_never_run_at_the_same_time(start: Start) -> None:
 
 def test_different_keys_run_at_the_same_time(start: Start) -> None:
     """One slow call must not delay other tasks while threads are free."""
-    callers, meeting = start(2), threading.Barrier(2)
+    callers, meeting = start(4), threading.Barrier(2)
 
     callers.submit("a", once(partial(meeting.wait, LIMIT)))
     callers.submit("b", once(partial(meeting.wait, LIMIT)))
@@ -204,3 +204,131 @@ def test_a_finished_key_is_forgotten(start: Start) -> None:
 
     assert callers.wait_idle(LIMIT)
     assert len(callers) == 0
+
+
+# Urgent jobs and groups
+
+
+class Gate:
+    """Jobs that stand until the test opens it; `standing` are those that have begun."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self.standing: list[str] = []
+
+    def job(self, name: str) -> Job:
+        return once(partial(self._stand, name))
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _stand(self, name: str) -> None:
+        self.standing.append(name)
+        assert self._open.wait(LIMIT)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+def test_an_urgent_job_overtakes_the_others_of_its_key(start: Start, gate: Gate) -> None:
+    """A lock that is about to end cannot wait behind results; none of them runs beside it."""
+    callers, order = start(4), list[str]()
+    callers.submit("task", gate.job("first"))
+    eventually(lambda: gate.standing)
+    callers.submit("task", once(partial(order.append, "result")))
+    callers.submit("task", once(partial(order.append, "lock")), urgent=True)
+    assert not callers.wait_idle(0.05)
+    assert order == []
+
+    gate.open()
+
+    assert callers.wait_idle(LIMIT)
+    assert order == ["lock", "result"]
+
+
+def test_an_urgent_job_runs_while_its_key_is_put_off(start: Start) -> None:
+    """A result that waits for the engine must not let its task's lock lapse."""
+    callers, ran, order = start(2), threading.Event(), list[str]()
+    callers.submit("task", lambda: 3600.0)
+    callers.submit("task", once(partial(order.append, "behind")))
+    eventually(lambda: callers.wait_idle(0.0))
+
+    callers.submit("task", once(ran.set), urgent=True)
+
+    assert ran.wait(LIMIT)
+    assert callers.wait_idle(LIMIT)
+    assert order == []
+    assert "task" in callers
+
+
+def test_an_urgent_job_runs_once_whatever_it_returns(start: Start) -> None:
+    """It says itself when it wants to be asked again."""
+    callers, runs = start(1), list[int]()
+
+    def job() -> float:
+        runs.append(1)
+        return 0.0
+
+    callers.submit("task", job, urgent=True)
+
+    assert callers.wait_idle(LIMIT)
+    assert runs == [1]
+    assert len(callers) == 0
+
+
+def test_threads_are_kept_free_for_urgent_jobs(start: Start, gate: Gate) -> None:
+    """An engine that hangs on every completion must not stop the renewals."""
+    callers, ran = start(4), threading.Event()
+    for number in range(8):
+        callers.submit(f"task-{number}", gate.job("slow"), group=f"topic-{number}")
+    eventually(lambda: len(gate.standing) == 3)
+
+    callers.submit("other", once(ran.set), urgent=True)
+
+    assert ran.wait(LIMIT)
+    assert len(gate.standing) == 3
+
+
+def test_one_group_of_several_never_takes_the_whole_pool(start: Start, gate: Gate) -> None:
+    """One topic whose process is slow must not stop the others."""
+    callers, ran = start(4, groups=2), threading.Event()
+    for number in range(8):
+        callers.submit(f"task-{number}", gate.job("slow"), group="flood")
+    eventually(lambda: len(gate.standing) == 2)
+
+    callers.submit("other", once(ran.set), group="other")
+
+    assert ran.wait(LIMIT)
+    assert len(gate.standing) == 2
+
+
+def test_a_group_alone_takes_all_but_the_urgent_threads(start: Start, gate: Gate) -> None:
+    """Nobody else needs them."""
+    callers = start(4)
+    for number in range(8):
+        callers.submit(f"task-{number}", gate.job("slow"), group="only")
+
+    eventually(lambda: len(gate.standing) == 3)
+    assert not callers.wait_idle(0.05)
+    assert len(gate.standing) == 3
+
+
+def test_groups_take_turns(start: Start, gate: Gate) -> None:
+    """The first result of a quiet topic does not wait behind thousands of another's."""
+    callers, order = start(1, groups=2), list[str]()
+    callers.submit("held", gate.job("held"), group="flood")
+    eventually(lambda: gate.standing)
+    for number in range(20):
+        job = once(partial(order.append, "flood"))
+        callers.submit(f"flood-{number}", job, group="flood")
+    callers.submit("quiet", once(partial(order.append, "quiet")), group="quiet")
+
+    gate.open()
+
+    assert callers.wait_idle(LIMIT)
+    assert order.index("quiet") <= 1
+    assert len(order) == 21

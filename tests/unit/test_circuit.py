@@ -115,6 +115,24 @@ def test_a_refusal_in_half_open_opens_for_longer(circuit: Circuit) -> None:
     assert circuit.begin_try(104)
 
 
+def test_a_confirm_of_before_the_try_proves_nothing(circuit: Circuit) -> None:
+    """Its message was sent before the queue was full."""
+    circuit.trip(100, "full")
+
+    assert circuit.close() is False
+    assert circuit.begin_try(101)
+    assert circuit.close() is False
+    assert circuit.reason == "full"
+
+
+def test_what_is_proven_closes_at_once(circuit: Circuit) -> None:
+    """The engine gives the topic's tasks again: no message has to show it."""
+    circuit.trip(100, "the engine refuses to fetch it")
+
+    assert circuit.close(proven=True) is True
+    assert (circuit.state, circuit.reason) == (State.CLOSED, None)
+
+
 def test_half_open_needs_a_try(circuit: Circuit) -> None:
     """A late answer of an earlier look must not open the gate."""
     circuit.trip(100, "full")
@@ -135,7 +153,9 @@ def test_closing_forgets_the_grown_pause(circuit: Circuit) -> None:
     circuit.trip(100, "full")
     reopen(circuit, 110)
     reopen(circuit, 120)
-    circuit.close()
+    assert circuit.begin_try(130)
+    circuit.half_open()
+    assert circuit.close()
 
     circuit.trip(200, "full")
 

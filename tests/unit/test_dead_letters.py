@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dead_letters import DeadLetter, read_dead_letter
+from bridge.dead_letters import DeadLetter, note, read_dead_letter
 from bridge.errors import ResultRefused
 from bridge.messages import Delivery
 from bridge.topics import Topic
@@ -18,16 +19,21 @@ QUEUE = "bridge.dead-letters"
 TOPICS: dict[str, Topic] = {"pay": make_topic("pay")}
 
 
-def delivery(deaths: Any, type_: str | None = "pay") -> Delivery:
-    return Delivery(QUEUE, b"{}", {"x-death": deaths}, generation=1, tag=1, type=type_)
+def delivery(
+    deaths: Any, type_: str | None = "pay", headers: Mapping[str, str] | None = None
+) -> Delivery:
+    found = {"x-death": deaths, **(headers or {})}
+    return Delivery(QUEUE, b"{}", found, generation=1, tag=1, type=type_)
 
 
 def death(reason: str, queue: str = "pay", *keys: str) -> dict[str, Any]:
     return {"reason": reason, "queue": queue, "count": 1, "routing-keys": list(keys or (queue,))}
 
 
-def read(deaths: Any, type_: str | None = "pay") -> DeadLetter:
-    return read_dead_letter(delivery(deaths, type_), TOPICS)
+def read(
+    deaths: Any, type_: str | None = "pay", headers: Mapping[str, str] | None = None
+) -> DeadLetter:
+    return read_dead_letter(delivery(deaths, type_, headers), TOPICS)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +65,11 @@ def test_the_latest_death_counts() -> None:
     assert read([death("delivery_limit"), death("expired", "old")]).reason == "delivery_limit"
 
 
-def test_the_waiting_rooms_own_entry_is_no_death() -> None:
-    """A dead letter of a suspended task waits there and comes back marked as expired."""
-    waited = death("expired", "bridge.wait", QUEUE)
+def test_the_reason_survives_the_waiting_room() -> None:
+    """A dead letter of a suspended task waits there and comes back marked as expired by it."""
+    noted = note(read([death("rejected")]))
 
-    assert read([waited, death("rejected")]).reason == "rejected"
+    assert read([death("expired", "bridge.wait", QUEUE)], headers=noted).reason == "rejected"
 
 
 def test_an_unknown_reason_is_passed_over() -> None:

@@ -169,17 +169,18 @@ def test_without_a_broker_nothing_is_fetched(open_rooms: Open) -> None:
     eventually(lambda: published(rooms) == [task_id])
 
 
-def test_a_backlog_of_bytes_stops_the_fetch(open_rooms: Open) -> None:
-    """Large messages fill the memory long before the room is used up."""
-    rooms = open_rooms()
-    rooms.publisher.backlog_bytes = 65 * 1024 * 1024
-    task_id = rooms.instance()
+def test_a_backlog_of_bytes_stops_the_fetch_of_its_topic(open_rooms: Open) -> None:
+    """Large messages fill the memory long before the room is used up; other topics go on."""
+    rooms = open_rooms(make_topic("a"), make_topic("b"))
+    rooms.publisher.backlog_bytes = {"a": 65 * 1024 * 1024}
+    large, small = rooms.instance("a"), rooms.instance("b")
     rooms.start(dispatcher=True)
-    throughout(lambda: fetches(rooms) == [], 0.3)
+    eventually(lambda: published(rooms, "b") == [small])
+    throughout(lambda: fetches(rooms, "a") == [], 0.3)
 
-    rooms.publisher.backlog_bytes = 0
+    rooms.publisher.backlog_bytes = {}
 
-    eventually(lambda: published(rooms) == [task_id])
+    eventually(lambda: published(rooms, "a") == [large])
 
 
 def test_a_topic_may_wait_for_a_consumer(open_rooms: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +305,21 @@ def test_a_refused_message_pauses_its_topic_and_has_its_queue_repaired(
     assert one.engine.tasks()[0]["retries"] is None
     assert one.count(outcome.value) == 1
     assert one.circuits.problems() == {}
+
+
+def test_a_confirm_of_before_the_refusal_does_not_end_the_pause(one: Rooms) -> None:
+    """The pipeline still holds messages that the queue took before it was full."""
+    one.publisher.decide = lambda _: None
+    one.instance()
+    one.instance()
+    eventually(lambda: len(one.publisher.pending) == 2)
+    one.publisher.pending.reverse()
+    one.publisher.settle(Outcome.NACKED, "full")
+    one.publisher.settle(Outcome.CONFIRMED)
+
+    eventually(lambda: one.count("confirmed") == 1)
+
+    assert one.circuits.problems() == {"a": "full"}
 
 
 def test_a_paused_topic_is_not_fetched(one: Rooms) -> None:

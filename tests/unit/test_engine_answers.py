@@ -60,6 +60,9 @@ ROWS: list[tuple[str, int, bytes, type[EngineError]]] = [
     ("wrong method, JSON", 405, rest("Method Not Allowed"), EngineMisconfigured),
     ("a redirect", 302, b"", EngineMisconfigured),
     ("a redirect with JSON", 301, rest("moved"), EngineMisconfigured),
+    ("too large for a proxy", 413, HTML, EngineRefused),
+    ("JSON of a proxy", 404, b'{"error": "not found"}', EngineMisconfigured),
+    ("a proxy's 500 in JSON", 500, b'{"message": "oops"}', EngineUnavailable),
     ("a request nobody can read", 400, HTML, EngineRefused),
     (
         "suspended",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -38,6 +39,7 @@ from bridge.errors import (
     TaskGone,
     TaskSuspended,
 )
+from bridge.messages import engine_seconds
 from bridge.simulated_engine import Answer, Drop, Hold, SimulatedEngine, linear_process
 from tests.support.rooms import WORKER
 from tests.support.waiting import eventually
@@ -362,6 +364,19 @@ def test_another_services_json_is_told_as_such(
 
     with pytest.raises(EngineMisconfigured):
         client.fetch_and_lock([TOPIC], 1)
+
+
+def test_what_is_wrong_with_an_answer_is_told_without_its_values(
+    engine: SimulatedEngine, client: EngineClient
+) -> None:
+    """They may be variables, and this text ends in the log."""
+    answer = Answer(200, [{"id": "s3cret-value", "topicName": 5}])
+    engine.faults.add("fetchAndLock", when="before", action=answer)
+
+    with pytest.raises(EngineMisconfigured, match="topicName") as refused:
+        client.fetch_and_lock([TOPIC], 1)
+
+    assert "s3cret" not in str(refused.value)
 
 
 def test_a_named_engine_is_part_of_the_address(
@@ -710,6 +725,27 @@ def test_the_address_of_a_file_quotes_its_name() -> None:
 
 
 # The engine's time
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("2026-01-01T00:00:00.678+0000", 1_767_225_600.678),
+        ("2026-01-01T02:00:00.000+0200", 1_767_225_600.0),
+        ("+10026-01-01T00:00:00.000+0000", math.inf),
+        ("10026-01-01T00:00:00.000+0000", math.inf),
+    ],
+)
+def test_the_engines_dates_are_read(date: str, seconds: float) -> None:
+    """A careless duration can reach the year 10000, which Python has not."""
+    assert engine_seconds(date) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("date", ["", "soon", "01/02/2026"])
+def test_dates_in_another_form_are_told(date: str) -> None:
+    """The engine can be configured to write its own: without dates no lock can be judged."""
+    with pytest.raises(EngineMisconfigured, match="dates"):
+        engine_seconds(date)
 
 
 def test_the_engines_time_is_its_date_header_carried_on(

@@ -129,7 +129,7 @@ def test_a_hold_is_repeated_while_the_connection_lives(keeper: Rooms) -> None:
 
 def test_an_unconfirmed_message_is_not_held_without_a_connection(keeper: Rooms) -> None:
     """Nobody knows what became of it: the engine offers the task again."""
-    keeper.publisher.ready.clear()
+    keeper.publisher.connected.clear()
     entry = keeper.fetched()
     keeper.advance(31)
 
@@ -137,6 +137,15 @@ def test_an_unconfirmed_message_is_not_held_without_a_connection(keeper: Rooms) 
 
     assert extended(keeper, entry) == 0
     assert keeper.lock_left(entry.task_id) < 30
+
+
+def test_an_unconfirmed_message_is_held_while_the_broker_blocks(keeper: Rooms) -> None:
+    """Connected, and not ready for more: what was sent may still be confirmed."""
+    keeper.publisher.ready.clear()
+    keeper.fetched()
+    keeper.advance(31)
+
+    eventually(lambda: keeper.count("held") == 1)
 
 
 def test_a_message_confirmed_after_a_hold_is_leased(keeper: Rooms) -> None:
@@ -579,7 +588,9 @@ def full(rooms: Rooms, count: int) -> list[Entry]:
 
 def test_a_full_topic_is_checked_at_once(open_rooms: Open) -> None:
     """Its room may be taken by tasks that peers have settled long ago."""
-    rooms = open_rooms(make_topic("a", timing=timing(capacity=3))).start(keeper=True)
+    rooms = open_rooms(make_topic("a", timing=timing(capacity=3, lease_after=3000))).start(
+        keeper=True
+    )
     entries = full(rooms, 3)
     rooms.client.complete(entries[0].task_id, {}, {})
 
@@ -591,7 +602,9 @@ def test_a_full_topic_is_checked_at_once(open_rooms: Open) -> None:
 
 def test_a_full_topic_lets_go_of_what_is_not_ours_any_more(open_rooms: Open) -> None:
     """A task that a peer has failed is nobody's here, though the engine still has it."""
-    rooms = open_rooms(make_topic("a", timing=timing(capacity=2))).start(keeper=True)
+    rooms = open_rooms(make_topic("a", timing=timing(capacity=2, lease_after=3000))).start(
+        keeper=True
+    )
     entries = full(rooms, 2)
     fail_elsewhere(rooms, entries[0])
 

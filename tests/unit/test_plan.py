@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import requests
 
 from bridge import plan
 from bridge.broker import Exchange, Queue
+from bridge.dispatcher import FetchOptions
 from bridge.engine.http import HttpOptions
 from bridge.protocol import RetryPolicy
 from bridge.results import ReplyRules
@@ -91,14 +94,20 @@ def test_no_filter_of_the_settings_is_forgotten() -> None:
 
 def test_the_order_of_the_fetch(read: Read) -> None:
     """Priority first, then age, unless the settings say otherwise."""
-    first = plan.fetch_options(read("[topics.pay]").engine)
-    plain = plan.fetch_options(
-        read('[engine]\norder = ""\nuse_priority = false\npoll_timeout = "3s"\n[topics.pay]').engine
-    )
+    grace = timedelta(seconds=20)
+    first = plan.fetch_options(read("[topics.pay]").engine, grace)
+    text = '[engine]\norder = ""\nuse_priority = false\npoll_timeout = "3s"\n[topics.pay]'
+    plain = plan.fetch_options(read(text).engine, grace)
 
     assert first.sorting == ({"sortBy": "createTime", "sortOrder": "asc"},)
     assert (first.use_priority, first.poll_timeout) == (True, 10.0)
     assert (plain.sorting, plain.use_priority, plain.poll_timeout) == ((), False, 3.0)
+    assert options("", grace=8).poll_timeout == 4.0, "a stop waits for the poll"
+
+
+def test_a_poll_takes_half_of_the_stop_at_most(read: Read) -> None:
+    """A stop waits for the poll under way, and has more to do after it."""
+    assert plan.fetch_options(read("[topics.pay]").engine, timedelta(seconds=6)).poll_timeout == 3.0
 
 
 # A topic
@@ -324,7 +333,12 @@ def test_the_bridges_own_queues(read: Read) -> None:
     settings = read('[broker]\nprefix = "b"\nparked_max = 50\nwait = "30s"\n[topics.pay]')
 
     dead, parked, wait = (queue(settings, n) for n in ("b.dead-letters", "b.parked", "b.wait"))
-    assert (dead.arguments, dead.bindings) == (QUORUM, (("b.dead", ""),))
+    to_parked = {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "b.parked",
+        "x-dead-letter-strategy": "at-least-once",
+    }
+    assert (dead.arguments, dead.bindings) == (QUORUM | to_parked, (("b.dead", ""),))
     assert (parked.arguments, parked.bindings) == (QUORUM | {"x-max-length": 50}, ())
     assert wait.arguments == QUORUM | {
         "x-message-ttl": 30_000,

@@ -9,12 +9,14 @@ import pytest
 from bridge.broker import Outcome
 from bridge.ledger import Entry
 from bridge.messages import Delivery
-from bridge.reporter import BROKEN_TRIES
+from bridge.reporter import BROKEN_PAUSES_SECONDS
 from bridge.simulated_engine import Answer, Drop, Hold
 from bridge.tokens import Token
 from tests.support.rooms import DEAD, PARKED, WAIT, Rooms, make_topic
 from tests.support.waiting import eventually, throughout
 from tests.unit.conftest import Open
+
+BROKEN_TRIES = len(BROKEN_PAUSES_SECONDS) + 1
 
 BROKEN = Answer(500, {"type": "ProcessEngineException", "message": "listener", "code": 0})
 AWAY = Answer(503)
@@ -25,6 +27,7 @@ GONE = Answer(404, {"type": "RestException", "message": "does not exist"})
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again in an instant."""
     monkeypatch.setattr("bridge.reporter.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("bridge.reporter.BROKEN_PAUSES_SECONDS", (0.001,) * (BROKEN_TRIES - 1))
     monkeypatch.setattr("bridge.reporter.MAX_PAUSE_SECONDS", 0.02)
 
 
@@ -382,7 +385,7 @@ def test_a_broken_process_is_tried_five_times_and_then_an_incident(rooms: Rooms)
     delivery = rooms.answer(entry, {})
 
     acked(rooms, delivery)
-    assert len(rooms.engine.calls.of("complete")) == BROKEN_TRIES
+    assert len(rooms.engine.calls.of("complete")) == BROKEN_TRIES + 1  # once more, after a read
     assert record(rooms, entry)["retries"] == 0
     assert "listener" in record(rooms, entry)["errorMessage"]
     parked(rooms, "engine-broken")
@@ -433,16 +436,43 @@ def test_what_the_engine_refuses_for_good_is_an_incident_at_once(
     parked(rooms, "engine-refused")
 
 
-def test_an_incident_that_the_engine_refuses_too_does_not_keep_the_result(rooms: Rooms) -> None:
-    """It is parked all the same; the lock lapses."""
+def test_an_incident_that_the_engine_refuses_too_does_not_keep_the_result(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a time it is parked all the same; the lock lapses."""
+    monkeypatch.setattr("bridge.reporter.HOLD_SECONDS", 0.2)
     entry = rooms.in_flight()
+    refusal = Answer(400, {"type": "RestException", "message": "no"})
     rooms.engine.faults.add("complete", when="before", times=None, action=BROKEN)
-    rooms.engine.faults.add("failure", when="before", times=None, action=BROKEN)
+    rooms.engine.faults.add("failure", when="before", times=None, action=refusal)
 
     acked(rooms, rooms.answer(entry, {}))
 
     parked(rooms, "engine-broken")
     assert entry.task_id not in rooms.ledger
+
+
+def test_an_engine_that_cannot_even_take_the_incident_is_waited_for(rooms: Rooms) -> None:
+    """Its database is away: no process is broken."""
+    entry = rooms.in_flight()
+    rooms.engine.faults.add("failure", when="before", times=6, action=BROKEN)
+
+    acked(rooms, rooms.answer(entry, b"no json"))
+
+    assert record(rooms, entry)["retries"] == 0
+    parked(rooms, "bad-json")
+
+
+def test_an_engine_that_cannot_read_the_task_is_not_a_broken_process(rooms: Rooms) -> None:
+    """The database is away, and answers as a listener that throws would."""
+    entry = rooms.in_flight()
+    rooms.engine.faults.add("complete", when="before", times=20, action=BROKEN)
+    rooms.engine.faults.add("getTask", when="before", times=16, action=BROKEN)
+
+    acked(rooms, rooms.answer(entry, {}))
+
+    assert rooms.task(entry.task_id) is None
+    assert rooms.publisher.sent == []
 
 
 def test_an_incident_waits_for_the_engine(rooms: Rooms) -> None:
@@ -701,8 +731,9 @@ def test_a_dead_letter_of_a_suspended_task_waits_and_is_buried_later(rooms: Room
     assert waiting.routing_key == DEAD
     rooms.suspend(entry.task_id, suspended=False)
 
+    # What RabbitMQ 4 makes of it: its own mark alone is left of x-death.
     room = {"reason": "expired", "queue": WAIT, "count": 1, "routing-keys": [DEAD]}
-    headers = {"x-death": [room, *waiting.headers["x-death"]]}
+    headers = {**waiting.headers, "x-death": [room]}
     acked(rooms, dead(rooms, entry, "", headers=headers))
 
     assert record(rooms, entry)["retries"] == 2

@@ -39,9 +39,11 @@ class Then:
 
     def __init__(self) -> None:
         self.count = 0
+        self.parked = 0
 
-    def __call__(self) -> None:
+    def __call__(self, parked: bool = False) -> None:
         self.count += 1
+        self.parked += parked
 
 
 @pytest.fixture
@@ -90,6 +92,7 @@ def test_a_parked_message_is_the_original_with_its_reason(rooms: Rooms, then: Th
     for name in PROPERTIES:
         assert getattr(parked, name) == getattr(original, name), name
     assert parked.expiration_ms is None
+    assert then.parked is True
     assert rooms.publisher.sent[0].mandatory
 
 
@@ -108,11 +111,24 @@ def test_a_waiting_message_remembers_its_queue_by_the_routing_key(rooms: Rooms, 
     rooms.sidings.wait(original, then)
 
     eventually(lambda: then.count == 1)
+    assert then.parked == 0, "nothing lies parked, so nothing counts as parked"
     [waiting] = rooms.publisher.through(WAIT)
     assert waiting.routing_key == "a.results"
     assert (waiting.body, waiting.headers) == (original.body, original.headers)
     for name in PROPERTIES:
         assert getattr(waiting, name) == getattr(original, name), name
+
+
+def test_marks_go_with_a_waiting_message(rooms: Rooms, then: Then) -> None:
+    """What the broker would overwrite; kept even where the other headers cannot be written."""
+    rooms.publisher.decide = lambda p: Outcome.REFUSED if "x" in p.headers else Outcome.CONFIRMED
+
+    rooms.sidings.wait(delivery(), then, {"deadReason": "rejected"})
+
+    eventually(lambda: then.count == 1)
+    first, second = rooms.publisher.through(WAIT)
+    assert first.headers == {"outcome": "complete", "x": 1, "deadReason": "rejected"}
+    assert second.headers == {"deadReason": "rejected"}
 
 
 def test_the_original_is_kept_until_the_confirm(rooms: Rooms, then: Then) -> None:
@@ -135,8 +151,10 @@ def test_what_cannot_be_parked_waits(rooms: Rooms, then: Then, outcome: Outcome)
     rooms.sidings.park(delivery(), REFUSED, then)
 
     eventually(lambda: then.count == 1)
+    assert then.parked == 0, "nothing lies parked, so nothing counts as parked"
     [waiting] = rooms.publisher.through(WAIT)
     assert "reason" not in waiting.headers, "it is read anew when it comes back"
+    assert then.parked is False
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.LATE])
