@@ -279,15 +279,6 @@ def test_nobody_keeps_a_task_longer_than_the_deadline(rooms: Rooms) -> None:
     assert 86_390 < rooms.lock_left(entry.task_id) <= 86_401
 
 
-def test_a_release_never_looks_like_a_lease(rooms: Rooms) -> None:
-    """A pause longer than two publish windows would be adopted, without any message out."""
-    entry = rooms.in_flight()
-
-    rooms.attempts.release(rooms.topics["a"], token(entry), 300.0)
-
-    assert rooms.lock_left(entry.task_id) <= rooms.topics["a"].timing.publish_window
-
-
 def test_progress_sets_variables_on_the_instance(rooms: Rooms) -> None:
     """A user of the process sees how far it is."""
     entry = rooms.in_flight()

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from bridge.callers import Callers, Job
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 
 LIMIT = 10.0
 
@@ -59,7 +59,7 @@ def test_jobs_of_a_key_run_in_order(start: Start) -> None:
 
 
 def test_jobs_of_a_key_never_run_at_the_same_time(start: Start) -> None:
-    """extendLock and complete of one task must not race within a replica."""
+    """extendLock, urgent, and complete of one task must not race within a replica."""
     callers = start(4)
     running, together = dict.fromkeys("abc", 0), set[str]()
     guard = threading.Lock()
@@ -75,7 +75,7 @@ def test_jobs_of_a_key_never_run_at_the_same_time(start: Start) -> None:
 
     for number in range(300):
         key = "abc"[number % 3]
-        callers.submit(key, once(partial(job, key)))
+        callers.submit(key, once(partial(job, key)), urgent=number % 4 == 0)
 
     assert callers.wait_idle(LIMIT)
     assert together == set()
@@ -248,6 +248,27 @@ def test_an_urgent_job_overtakes_the_others_of_its_key(start: Start, gate: Gate)
 
     assert callers.wait_idle(LIMIT)
     assert order == ["lock", "result"]
+
+
+def test_a_job_put_off_is_not_called_early_for_what_was_submitted_behind_it(
+    start: Start, gate: Gate
+) -> None:
+    """Its pause is the back-off of a call that failed."""
+    callers, runs = start(1), list[str]()
+
+    def job() -> float:
+        runs.append("first")
+        return 3600.0
+
+    callers.submit("held", gate.job("held"))
+    eventually(lambda: gate.standing)
+    callers.submit("task", job)
+    callers.submit("task", once(partial(runs.append, "behind")))
+
+    gate.open()
+
+    eventually(lambda: runs)
+    throughout(lambda: runs == ["first"], 0.1)
 
 
 def test_an_urgent_job_runs_while_its_key_is_put_off(start: Start) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import requests
 
 from bridge import plan
 from bridge.broker import Exchange, Queue
-from bridge.dispatcher import FetchOptions
 from bridge.engine.http import HttpOptions
 from bridge.protocol import RetryPolicy
 from bridge.results import ReplyRules
@@ -102,7 +100,6 @@ def test_the_order_of_the_fetch(read: Read) -> None:
     assert first.sorting == ({"sortBy": "createTime", "sortOrder": "asc"},)
     assert (first.use_priority, first.poll_timeout) == (True, 10.0)
     assert (plain.sorting, plain.use_priority, plain.poll_timeout) == ((), False, 3.0)
-    assert options("", grace=8).poll_timeout == 4.0, "a stop waits for the poll"
 
 
 def test_a_poll_takes_half_of_the_stop_at_most(read: Read) -> None:

@@ -466,8 +466,8 @@ def test_an_engine_that_cannot_even_take_the_incident_is_waited_for(rooms: Rooms
 def test_an_engine_that_cannot_read_the_task_is_not_a_broken_process(rooms: Rooms) -> None:
     """The database is away, and answers as a listener that throws would."""
     entry = rooms.in_flight()
-    rooms.engine.faults.add("complete", when="before", times=20, action=BROKEN)
-    rooms.engine.faults.add("getTask", when="before", times=16, action=BROKEN)
+    rooms.engine.faults.add("complete", when="before", times=BROKEN_TRIES + 1, action=BROKEN)
+    rooms.engine.faults.add("getTask", when="before", times=1, action=BROKEN)
 
     acked(rooms, rooms.answer(entry, {}))
 

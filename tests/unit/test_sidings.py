@@ -92,7 +92,7 @@ def test_a_parked_message_is_the_original_with_its_reason(rooms: Rooms, then: Th
     for name in PROPERTIES:
         assert getattr(parked, name) == getattr(original, name), name
     assert parked.expiration_ms is None
-    assert then.parked is True
+    assert then.parked == 1
     assert rooms.publisher.sent[0].mandatory
 
 
@@ -154,7 +154,6 @@ def test_what_cannot_be_parked_waits(rooms: Rooms, then: Then, outcome: Outcome)
     assert then.parked == 0, "nothing lies parked, so nothing counts as parked"
     [waiting] = rooms.publisher.through(WAIT)
     assert "reason" not in waiting.headers, "it is read anew when it comes back"
-    assert then.parked is False
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.LATE])
