@@ -54,9 +54,10 @@ class BearerFile(AuthBase):
             changed = self._path.stat().st_mtime_ns
             if self._read is None or self._read[0] != changed:
                 self._read = (changed, self._path.read_text(encoding="utf-8").strip())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # While it is being replaced the old token goes on; without one nothing can be called.
             if self._read is None:
-                raise EngineMisconfigured(f"engine.token_file: {error.strerror}") from error
+                raise EngineMisconfigured("engine.token_file cannot be read as text") from error
         return self._read[1] if self._read else ""
 
 

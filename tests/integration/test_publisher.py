@@ -258,7 +258,7 @@ def test_the_window_bounds_what_is_unconfirmed_and_the_backlog_counts_it(amqp_ur
         throughout(lambda: amqp.count("q") == 1 + WINDOW_MESSAGES, 0.3)
 
         assert publishing.publisher.backlog == 500
-        assert publishing.publisher.unsettled(publishing.lane) == 5000
+        assert publishing.publisher.unsettled("q") == 5000
         proxy.mute = False
         assert set(publishing.settled().values()) == {CONFIRMED}
 

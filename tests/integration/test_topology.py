@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -396,3 +397,14 @@ def test_a_full_parking_queue_refuses_instead_of_dropping(amqp_url: str) -> None
     with Amqp(amqp_url) as amqp:
         assert [int(m.body) for m in amqp.drain("parked")] == confirmed
     assert 3 <= len(confirmed) < 20
+
+
+def test_a_listener_that_never_answers_is_a_broker_away() -> None:
+    """pika tells it by an exception outside its own tree, which must not end the loop."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        host, port = silent.getsockname()
+
+        with pytest.raises(BrokerUnavailable):
+            topology(f"amqp://{host}:{port}/", []).ensure()

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 import structlog
 
+from bridge.adoption import Adoption
 from bridge.broker import Outcome
 from bridge.clock import monotonic
+from bridge.errors import EngineUnavailable
 from bridge.ledger import Entry
 from bridge.renewal_rate import RenewalRate
 from bridge.simulated_engine import Answer, Hold, SimulatedEngine
@@ -125,6 +127,22 @@ def test_a_hold_is_repeated_while_the_connection_lives(keeper: Rooms) -> None:
         eventually(lambda n=round_: keeper.count("held") == n)  # type: ignore[misc]
 
     assert keeper.lock_left(entry.task_id) <= 60
+
+
+def test_a_sweep_that_fails_does_not_stop_the_leases(
+    open_rooms: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow query on the engine's database must not let every lock lapse."""
+
+    def fails(_: Adoption) -> None:
+        raise EngineUnavailable("no answer in time")
+
+    monkeypatch.setattr(Adoption, "sweep", fails)
+    keeper = open_rooms().start(keeper=True)
+    entry = keeper.in_flight()
+    keeper.advance(6)
+
+    eventually(lambda: extended(keeper, entry) == 1)
 
 
 def test_an_unconfirmed_message_is_not_held_without_a_connection(keeper: Rooms) -> None:
