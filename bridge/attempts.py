@@ -84,7 +84,7 @@ class Attempts:
             return False
         self._write_failure(task, Report(message, retries=0, pause=0.0))
         self._settled(topic, task, "incident")
-        log.warning("incident raised", task_id=task.id, topic=topic.name, reason=message)
+        log.warning("incident raised", task_id=task.id, topic=topic.name)
         return True
 
     def release(self, topic: Topic, token: Token, pause: float = AT_ONCE) -> bool:

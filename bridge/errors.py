@@ -38,12 +38,17 @@ class TaskRefused(BridgeError):
 
 
 class ResultRefused(BridgeError):
-    """A result that no engine call can carry.  `reason` is the word in the parked message."""
+    """A result that no engine call can carry.  `reason` is the word in the parked message.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `detail` is for the engine and the parked message, which hold the variables anyway;
+    `log_detail` for logs, where a text of the engine's, which may quote a value, must not go.
+    """
+
+    def __init__(self, reason: str, detail: str, log_detail: str | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.log_detail = detail if log_detail is None else log_detail
 
 
 class ValueRefused(ResultRefused):

@@ -146,6 +146,8 @@ class Handover:
                     self._circuits.trip(topic.name, detail)
 
     def _refused(self, topic: Topic, entry: Entry, why: str) -> None:
+        log.warning("task refused", task_id=entry.task_id, topic=topic.name, reason=why)
+
         def incident() -> float | None:
             try:
                 self._attempts.incident(topic, Token(entry.task_id, entry.retries), why)

@@ -244,12 +244,12 @@ class Reporter:
             case LockLost() if error.owner is None and not case.relocked:
                 return self._relock(case, topic, token)
             case LockLost():
-                self._park(case, topic, ResultRefused("lock-lost", str(error)))
+                self._park(case, topic, _refused("lock-lost", error))
                 return None
             case EngineBroken():
                 return self._broken(case, topic, token, error)
             case EngineRefused():
-                return self._refuse(case, topic, token, ResultRefused("engine-refused", str(error)))
+                return self._refuse(case, topic, token, _refused("engine-refused", error))
             case _:
                 return self._hold(case, topic, error)
 
@@ -269,7 +269,7 @@ class Reporter:
                 return self._after(case, topic, token, other)
             case.probed = True
             return 0.0
-        return self._refuse(case, topic, token, ResultRefused("engine-broken", str(error)))
+        return self._refuse(case, topic, token, _refused("engine-broken", error))
 
     def _hold(self, case: _Case, topic: Topic, error: EngineError) -> float | None:
         if monotonic() - case.received < HOLD_SECONDS:
@@ -313,7 +313,8 @@ class Reporter:
         def let_go(parked: bool) -> None:
             if parked:
                 self._metrics.count(name, "parked")
-                log.warning("result parked", topic=name, queue=delivery.queue, reason=str(refused))
+                why = f"{refused.reason}: {refused.log_detail}"
+                log.warning("result parked", topic=name, queue=delivery.queue, reason=why)
             self._ack(delivery)
 
         self._sidings.park(delivery, refused, let_go)
@@ -347,6 +348,12 @@ def _report(topic: Topic, failure: Failure) -> Report:
         variables=_typed(topic, failure.variables),
         local_variables=_typed(topic, failure.local_variables),
     )
+
+
+def _refused(reason: str, error: EngineError) -> ResultRefused:
+    """The engine's refusal; its status and the type of its exception are all that is logged."""
+    text = str(error)
+    return ResultRefused(reason, text, log_detail=text.partition(":")[0])
 
 
 def _key(delivery: Delivery) -> str:
