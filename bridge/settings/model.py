@@ -115,7 +115,7 @@ class Address(NamedTuple):
 
 
 class StatusSettings(Table):
-    """Where health, metrics and the live page are served."""
+    """Where health and metrics are served."""
 
     listen: ListenAddress = "127.0.0.1:9464"
 
