@@ -143,7 +143,7 @@ class Reporter:
                 variables = _typed(topic, result.variables)
                 code, message = result.error_code, result.error_message
                 self._engine.bpmn_error(token.task_id, code, message, variables)
-                self._settled(topic, token)
+                self._ledger.settle(token.task_id)
                 self._metrics.count(topic.name, "bpmn_error")
                 log.info("BPMN error", task_id=token.task_id, topic=topic.name, code=code)
             case Failure():
@@ -165,7 +165,7 @@ class Reporter:
         names_allowed([*result.variables, *result.local_variables], topic.allowed_variables)
         variables, local_variables = typed(result.variables), typed(result.local_variables)
         self._engine.complete(token.task_id, variables, local_variables)
-        self._settled(topic, token)
+        self._ledger.settle(token.task_id)
         self._metrics.count(topic.name, "completed")
         log.debug("task completed", task_id=token.task_id, topic=topic.name)
 
@@ -182,7 +182,7 @@ class Reporter:
         try:
             self._complete(topic, token, Complete())
         except TaskGone:
-            self._settled(topic, token)
+            self._ledger.settle(token.task_id)
         except (EngineRefused, LockLost) as error:
             return self._give_up(case, topic, token, str(error))
         except EngineError as error:
@@ -198,7 +198,7 @@ class Reporter:
         try:
             self._incident(topic, token, why)
         except _FINAL:
-            self._settled(topic, token)
+            self._ledger.settle(token.task_id)
         except EngineError:
             return self._pause(case)
         return None
@@ -225,16 +225,13 @@ class Reporter:
             self._metrics.count(topic.name, "stale")
             log.info("stale result dropped", task_id=token.task_id, topic=topic.name)
 
-    def _settled(self, topic: Topic, token: Token) -> None:
-        self._ledger.settle(token.task_id)
-
     # -- what cannot be applied ------------------------------------------------------------------
 
     def _after(self, case: _Case, topic: Topic, token: Token, error: EngineError) -> float | None:
         """What follows from the engine's refusal; seconds after which to try again, or None."""
         match error:
             case TaskGone():
-                self._settled(topic, token)
+                self._ledger.settle(token.task_id)
                 self._metrics.count(topic.name, "gone")
                 self._ack(case.delivery)
                 return None
@@ -294,11 +291,11 @@ class Reporter:
             try:
                 self._incident(topic, token, str(refused))
             except _FINAL:
-                self._settled(topic, token)
+                self._ledger.settle(token.task_id)
             except EngineBroken:
                 if monotonic() - case.received < HOLD_SECONDS:
                     return self._pause(case)
-                self._settled(topic, token)
+                self._ledger.settle(token.task_id)
             except EngineError as error:
                 return self._after(case, topic, token, error)
         self._park(case, topic, refused)

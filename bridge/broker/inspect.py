@@ -21,7 +21,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from bridge.broker.options import BrokerOptions, describe
+from bridge.broker.options import NOT_REACHED, BrokerOptions, describe
 from bridge.broker.topology import Exchange, Queue
 from bridge.errors import BrokerUnavailable
 
@@ -70,7 +70,7 @@ class Inspector:
         """Connect.  Raises BrokerUnreachable."""
         try:
             self._connection = pika.BlockingConnection(self._parameters)
-        except (AMQPError, AMQPConnectorException, OSError) as error:
+        except NOT_REACHED as error:
             raise _unreachable(error) from error
         return self
 

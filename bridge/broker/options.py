@@ -24,7 +24,7 @@ from pika.exceptions import (
 
 @dataclass(frozen=True)
 class BrokerOptions:
-    """Where RabbitMQ is.  `urls` hold credentials: never log them, `hosts` is for that."""
+    """Where RabbitMQ is.  `urls` hold credentials: never log them."""
 
     urls: tuple[str, ...]
     heartbeat: int = 10
@@ -32,11 +32,6 @@ class BrokerOptions:
     client_cert_file: Path | None = None
     client_key_file: Path | None = None
     blocked_timeout: float = 60.0
-
-    @property
-    def hosts(self) -> str:
-        """The brokers' addresses without credentials."""
-        return ", ".join(f"{p.host}:{p.port}" for p in map(pika.URLParameters, self.urls))
 
     def parameters(self, name: str) -> list[pika.URLParameters]:
         """One set of connection parameters for each address, in the order given."""

@@ -178,10 +178,6 @@ class EngineHttp:
         self._clock.observe(response.headers.get("Date"), ended)
         return Answer(response.content, response.headers, began, ended)
 
-    def close(self) -> None:
-        """Close this thread's connection."""
-        self._forget_session()
-
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
