@@ -62,7 +62,10 @@ def settings(
 
 
 class Bridge:
-    """A running `external-task-bridge run`.  Leaving its `with` block ends it by SIGTERM."""
+    """A running `external-task-bridge run`.  Leaving its `with` block ends it by SIGTERM.
+
+    `module`: what is run instead of `bridge`, a launcher that changes something before it starts.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Bridge:
         wait_ready: bool = True,
         env: Mapping[str, str] | None = None,
         level: str = "debug",
+        module: str = "bridge",
     ) -> None:
         self._directory = tempfile.TemporaryDirectory()
         self.config = Path(self._directory.name) / "bridge.toml"
@@ -80,11 +84,12 @@ class Bridge:
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("BRIDGE_")}
         self._env.update(env or {})
         self._level = level
+        self._module = module
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         command = [
-            sys.executable, "-m", "bridge", "run", "--config", str(self.config),
+            sys.executable, "-m", self._module, "run", "--config", str(self.config),
             "--log-format", "json", "--log-level", self._level,
         ]  # fmt: skip
         with self.log_path.open("ab") as log:

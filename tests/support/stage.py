@@ -29,6 +29,7 @@ class Stage:
         topics: Mapping[str, Mapping[str, Any]],
         *,
         prepare: Callable[[Stage], None] = lambda _: None,
+        module: str = "bridge",
         **top: Any,
     ) -> None:
         self.engine = engine
@@ -37,7 +38,7 @@ class Stage:
         self.names = {short: unique(short) for short in topics}
         self._prepare = prepare
         named = {self.names[short]: keys for short, keys in topics.items()}
-        self.bridge = Bridge(settings(engine.url, amqp_url, named, **top))
+        self.bridge = Bridge(settings(engine.url, amqp_url, named, **top), module=module)
         self._keys: list[str] = []
 
     def __enter__(self) -> Self:
