@@ -2,6 +2,7 @@
 #   make demo          the whole path on this machine: RabbitMQ, engine, bridge, workers
 #   make demo KEEP=1   the same, left running; `make down` ends it
 #   make test          style, types and every test (what .ci/run calls)
+#   make chaos         rounds of random faults; ROUNDS=5 TASKS=1000 SECONDS=120 SEED=1
 #   make check         style and types only
 #   make format        put the style right
 #   make engines       build both process engines (once; the result is cached)
@@ -14,7 +15,7 @@ STAMP := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo down test check lint format system engines lock clean
+.PHONY: help venv demo down test chaos check lint format system engines lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -40,6 +41,15 @@ down: venv
 
 test: venv system check
 	$(BIN)/python -m pytest
+
+ROUNDS ?= 5
+TASKS ?= 1000
+SECONDS ?= 120
+SEED ?= 1
+
+# Each round takes SECONDS and what it needs to heal, at most some five minutes more.
+chaos: venv system
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --tasks $(TASKS) --seconds $(SECONDS) --seed $(SEED)
 
 check lint: venv
 	$(BIN)/ruff check

@@ -76,7 +76,7 @@ class Adoption:
         try:
             window = self._engine.extend_lock(task.id, timing.lease)
         except EngineError as error:
-            log.debug("not adopted", task_id=task.id, topic=topic.name, reason=str(error))
+            log.debug("not adopted", task_id=task.id, topic=topic.name, reason=error.brief)
             return
         age = self._engine.clock.now(now) - (task.created or 0.0)
         self._ledger.take_over(

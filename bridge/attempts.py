@@ -20,7 +20,7 @@ from bridge.errors import EngineError, EngineUnavailable, LockExpired, TaskSuspe
 from bridge.ledger import Ledger
 from bridge.messages import ExternalTask
 from bridge.metrics import Event, Metrics
-from bridge.protocol import RetryPolicy, same_attempt
+from bridge.protocol import RetryPolicy, release_pause, same_attempt
 from bridge.retry_model import policy_for
 from bridge.tokens import Token
 from bridge.topics import Topic
@@ -88,17 +88,27 @@ class Attempts:
         return True
 
     def release(self, topic: Topic, token: Token, pause: float = AT_ONCE) -> bool:
-        """Give the task back; it is offered again after the pause (seconds), at most a publish
-        window: a longer lock on a task that never failed would look like a lease to adopt.
+        """Give the task back; it is offered again after the pause (seconds), at most a third of a
+        publish window.
         """
         task = self._read(token)
         if task is None:
             return False
         try:
-            self._engine.extend_lock(task.id, min(pause, topic.timing.publish_window))
+            self._engine.extend_lock(task.id, release_pause(pause, topic.timing.publish_window))
         except LockExpired:
             log.debug("released already by its lock", task_id=task.id, topic=topic.name)
         self._settled(topic, task, "released")
+        return True
+
+    def give_back(self, token: Token) -> bool:
+        """Unlock a task that was never published.  `unlock` checks no owner: a task whose older
+        copy has failed meanwhile may be a peer's by now, and is left to it.
+        """
+        task = self._read(token)
+        if task is None:
+            return False
+        self._engine.unlock(task.id)
         return True
 
     def keep_alive(self, topic: Topic, token: Token, duration: float, variables: Typed) -> bool:
@@ -170,7 +180,7 @@ class Attempts:
             try:
                 known = policy_for(self._engine.process_xml(definition), activity, topic.retries)
             except EngineError as error:
-                log.warning("process model not readable", topic=topic.name, reason=str(error))
+                log.warning("process model not readable", topic=topic.name, reason=error.brief)
                 return topic.retries
             with self._lock:
                 if len(self._policies) >= CACHED_POLICIES:

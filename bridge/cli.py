@@ -55,10 +55,13 @@ def run(
     Exit code 0 after a graceful stop, 1 when a part died, 2 on bad settings.
     """
     from bridge import logs, service
+    from bridge.settings import certificate_problems, known_secrets
 
     loaded = _load(config)
-    logs.configure(log_format, log_level)
+    if unusable := certificate_problems(loaded):
+        _refuse(unusable)
     try:
+        logs.configure(log_format, log_level, known_secrets(loaded))
         bridge = service.Service(loaded)
     except SettingsError as error:
         _refuse(error.problems)
@@ -88,6 +91,29 @@ def check(
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     typer.echo(looks.as_json(findings) if json else looks.as_text(findings, color=color))
     raise typer.Exit(looks.exit_code(findings))
+
+
+@app.command()
+def permissions(
+    config: Config = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the rights as JSON.")] = False,
+    gone_notices: Annotated[
+        bool, typer.Option("--gone-notices", help="Let workers hear that a task is gone.")
+    ] = False,
+) -> None:
+    """Print the rabbitmqctl lines for users with the least rights.
+
+    One user for the bridge, and one for the workers of each topic, who can touch nothing else.
+    Exit code 0, or 2 on bad settings.
+    """
+    from bridge import permissions as rights
+
+    loaded = _load(config)
+    try:
+        users = rights.users(loaded, gone_notices=gone_notices)
+    except SettingsError as error:
+        _refuse(error.problems)
+    typer.echo(rights.as_json(loaded, users) if json else rights.as_text(loaded, users))
 
 
 def _load(config: Path | None) -> Settings:

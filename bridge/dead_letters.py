@@ -42,10 +42,18 @@ def read_dead_letter(delivery: Delivery, topics: Mapping[str, Topic]) -> DeadLet
     topic = topics.get(delivery.type or "")
     if topic is None:
         raise ResultRefused("unknown-topic", "a dead letter of a topic that is not configured")
-    for reason, queue in (_noted(delivery.headers), *_deaths(delivery.headers)):
-        if reason in (*_FAILURES, *_RELEASES):
-            return DeadLetter(topic, str(reason), str(queue))
-    raise ResultRefused("no-reason", "a dead letter without a known reason in x-death")
+    known = [
+        DeadLetter(topic, reason, str(queue))
+        for reason, queue in (_noted(delivery.headers), *_deaths(delivery.headers))
+        if reason in (*_FAILURES, *_RELEASES)
+    ]
+    if not known:
+        raise ResultRefused("no-reason", "a dead letter without a known reason in x-death")
+    if _REASON in delivery.headers:
+        return known[0]
+    # On its way here it may have died in queues of somebody's own, for a delay: what became of it
+    # in the task queue counts, or a rejected message would be released again and again.
+    return next((letter for letter in known if letter.queue == topic.queue), known[0])
 
 
 def note(letter: DeadLetter) -> dict[str, str]:

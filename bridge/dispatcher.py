@@ -21,8 +21,14 @@ from bridge.broker import Publisher
 from bridge.callers import Callers
 from bridge.circuits import Circuits
 from bridge.clock import monotonic
-from bridge.engine import EngineClient
-from bridge.errors import BrokerUnavailable, EngineBroken, EngineError, EngineRefused
+from bridge.engine import MAX_RETRY_AFTER_SECONDS, EngineClient
+from bridge.errors import (
+    BrokerUnavailable,
+    EngineBroken,
+    EngineError,
+    EngineRefused,
+    EngineUnavailable,
+)
 from bridge.handover import Handover
 from bridge.ledger import Ledger
 from bridge.messages import LockedTask
@@ -196,7 +202,9 @@ class Dispatcher:
     def _isolate(self, topics: Sequence[str], error: EngineError) -> list[LockedTask]:
         """One topic's filter can spoil the request for all: find it, and go on without."""
         if len(topics) == 1:
-            self._circuits.fetch_refused(topics[0], str(error))
+            # A refusal is about our own request, and that has the settings' filters only.
+            why = str(error) if isinstance(error, EngineRefused) else error.brief
+            self._circuits.fetch_refused(topics[0], why)
             return []
         found: list[LockedTask] = []
         for topic in topics:
@@ -225,7 +233,7 @@ class Dispatcher:
     def _patiently(self, step: Callable[[], None]) -> None:
         Retrying(
             retry=retry_if_exception_type(EngineError),
-            wait=wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_SECONDS),
+            wait=_pause,
             stop=stop_when_event_set(self._stopping),
             sleep=sleep_using_event(self._stopping),
             before_sleep=self._tell,
@@ -234,6 +242,15 @@ class Dispatcher:
 
     def _tell(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        if self._problem != str(error):
-            self._problem = str(error)
+        why = error.brief if isinstance(error, EngineError) else str(error)
+        if self._problem != why:
+            self._problem = why
             log.warning("engine does not answer as it should", reason=self._problem)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Growing, with full jitter; longer where the engine, or a proxy, asks for it."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, EngineUnavailable) else 0.0
+    growing = wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_SECONDS)(state)
+    return max(growing, min(asked, MAX_RETRY_AFTER_SECONDS))

@@ -60,19 +60,41 @@ class ValueRefused(ResultRefused):
 
 
 class EngineError(BridgeError):
-    """The engine's answer was not the one asked for.  Never carries variable values."""
+    """The engine's answer was not the one asked for.
+
+    The text may repeat what the engine says, and an engine quotes values of variables where a
+    process of its own fails.  `brief` is what may be logged.
+    """
+
+    quotes = False
+    """Whether the engine's own words may hold a value."""
+
+    @property
+    def brief(self) -> str:
+        """The text; status and type of the exception where the engine's words may hold values."""
+        words, _, more = str(self).partition(": ")
+        status, _, kind = words.partition(" ")
+        is_engines = bool(more) and status.isdigit() and kind.isalnum()
+        return words if self.quotes and is_engines else str(self)
 
 
 class EngineUnavailable(EngineError):
-    """No answer, or an answer that says "later".  `sent` is False where the call never left."""
+    """No answer, or an answer that says "later".  `sent` is False where the call never left;
+    `retry_after` are the seconds that the answer asks to wait (0: it does not say).
+    """
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    quotes = True
+
+    def __init__(self, message: str, *, sent: bool = True, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.sent = sent
+        self.retry_after = retry_after
 
 
 class EngineConflict(EngineError):
     """Optimistic locking or a deadlock in the engine's database: rolled back, safe to repeat."""
+
+    quotes = True
 
 
 class EngineUnauthorized(EngineError):
@@ -90,9 +112,13 @@ class EngineMisconfigured(EngineError):
 class EngineBroken(EngineError):
     """500 of the process's own making (listener, expression, gateway): rolled back."""
 
+    quotes = True
+
 
 class EngineRefused(EngineError):
     """The request itself is wrong and would be refused again."""
+
+    quotes = True
 
 
 class TaskGone(EngineError):

@@ -119,7 +119,7 @@ class Handover:
             try:
                 content = self._engine.file_contents(execution, name, topic.file_inline_max)
             except EngineError as error:
-                log.warning("file not read", task_id=task.id, reason=str(error))
+                log.warning("file not read", task_id=task.id, reason=error.brief)
                 continue
             if content is not None:
                 files[name] = content
@@ -152,7 +152,7 @@ class Handover:
             try:
                 self._attempts.incident(topic, Token(entry.task_id, entry.retries), why)
             except EngineError as error:
-                log.warning("incident not raised", task_id=entry.task_id, reason=str(error))
+                log.warning("incident not raised", task_id=entry.task_id, reason=error.brief)
             self._ledger.forget(entry)
             return None
 
@@ -165,9 +165,9 @@ class Handover:
             left = entry.lock_ends - monotonic()
             if self._ledger.forget(entry) and left > topic.timing.publish_window / 3:
                 try:
-                    self._engine.unlock(entry.task_id)
+                    self._attempts.give_back(Token(entry.task_id, entry.retries))
                 except EngineError as error:
-                    log.debug("not unlocked, the lock lapses", reason=str(error))
+                    log.debug("not unlocked, the lock lapses", reason=error.brief)
 
         self._callers.submit(entry.task_id, unlock, group=topic.name)
 

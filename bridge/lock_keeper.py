@@ -17,7 +17,7 @@ from bridge.adoption import Adoption
 from bridge.attempts import Attempts, Report
 from bridge.callers import Callers
 from bridge.clock import monotonic
-from bridge.engine import EngineClient, Observed
+from bridge.engine import EngineClient, Observed, lock_window
 from bridge.errors import (
     EngineError,
     EngineUnavailable,
@@ -105,7 +105,7 @@ class LockKeeper:
                 try:
                     self._attend(unleased[start : start + AT_ONCE])
                 except EngineError as error:
-                    self._tell(str(error))
+                    self._tell(error.brief)
             self._callers.wait_idle(max(0.0, limit - monotonic()))
             pause.wait(AGAIN_SECONDS / 10)
         return True
@@ -114,7 +114,7 @@ class LockKeeper:
         try:
             step()
         except EngineError as error:
-            self._tell(str(error))
+            self._tell(error.brief)
             return False
         return True
 
@@ -162,7 +162,7 @@ class LockKeeper:
             self._ledger.forget(current)  # unconfirmed, and the connection is gone
 
     def _set_lock(self, entry: Entry, task: ExternalTask, duration: float) -> None:
-        began, before = monotonic(), self._engine.clock.now()
+        began = monotonic()
         try:
             window = self._lock(task, duration)
         except TaskGone:
@@ -171,10 +171,10 @@ class LockKeeper:
             self._let_go(entry, gone=False)
         except EngineUnavailable:
             # Carried out or not, the old or the new expiration now counts as ours.
-            maybe = LockWindow(before + duration, self._engine.clock.now() + duration)
+            maybe = lock_window(duration, self._engine.clock.now(), monotonic() - began)
             self._renewed(entry, (*entry.expiries, maybe), entry.lock_ends, began + AGAIN_SECONDS)
         except EngineError as error:
-            self._tell(str(error))
+            self._tell(error.brief)
             self._ledger.put_off(entry, began + AGAIN_SECONDS)
         else:
             due = began + duration / 2 * self._random.uniform(0.8, 1.0)
@@ -216,7 +216,7 @@ class LockKeeper:
         except (TaskGone, LockLost):
             self._let_go(entry, gone=False)
         except EngineError as error:
-            self._tell(str(error))
+            self._tell(error.brief)
             self._ledger.put_off(entry, monotonic() + AGAIN_SECONDS)
         else:
             self._ledger.forget(entry)

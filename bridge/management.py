@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from bridge import tls
 from bridge.errors import BridgeError
 
 LIMIT_SECONDS = 5.0
@@ -100,6 +101,8 @@ class Management:
                 connection.close()
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            if refusal := tls.explain(str(error)):
+                reason = refusal.sentence
             raise ManagementUnavailable(f"no answer: {reason}") from error
 
     def _connection(self) -> HTTPConnection:

@@ -163,6 +163,9 @@ class Delivery:
     content_type: str | None = None
     content_encoding: str | None = None
     timestamp: int | None = None
+    expiration: str | None = None
+    priority: int | None = None
+    user_id: str | None = None
     app_id: str | None = None
 
 

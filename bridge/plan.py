@@ -8,7 +8,8 @@ from typing import Any
 
 from bridge.broker import BrokerOptions, Exchange, Queue
 from bridge.dispatcher import FetchOptions
-from bridge.engine.http import Bearer, BearerFile, HttpOptions, basic
+from bridge.engine.auth import Auth, Basic, BasicFile, Bearer, BearerFile
+from bridge.engine.http import HttpOptions
 from bridge.ledger import Timing
 from bridge.protocol import RetryPolicy
 from bridge.results import ReplyRules
@@ -31,9 +32,11 @@ _FILTERS = {
 
 def http_options(engine: EngineSettings) -> HttpOptions:
     """How to reach the engine."""
-    auth = None
-    if engine.username is not None and engine.password is not None:
-        auth = basic(engine.username, engine.password.get_secret_value())
+    auth: Auth | None = None
+    if engine.username is not None and engine.password_file is not None:
+        auth = BasicFile(engine.username, engine.password_file)
+    elif engine.username is not None and engine.password is not None:
+        auth = Basic(engine.username, engine.password.get_secret_value())
     elif engine.token_file is not None:
         auth = BearerFile(engine.token_file)
     elif engine.token is not None:
@@ -68,6 +71,7 @@ def broker_options(broker: BrokerSettings) -> BrokerOptions:
         ca_file=broker.ca_file,
         client_cert_file=broker.client_cert_file,
         client_key_file=broker.client_key_file,
+        password_file=broker.password_file,
     )
 
 

@@ -52,6 +52,15 @@ def same_attempt(task: ExternalTask, retries: int | None, worker_id: str) -> boo
     return task.retries == retries and task.worker_id == worker_id
 
 
+def release_pause(asked: float, publish_window: float) -> float:
+    """How long (seconds) the lock of a released task still runs.
+
+    A third of a publish window at most: nobody may take it for a lease to adopt, nor its holder
+    for the lock that the fetch set, which has at least half a window left when it is looked at.
+    """
+    return min(asked, publish_window / 3)
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """`attempts` in all; `pauses` (seconds) after the first, second ... failure, the last one

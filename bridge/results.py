@@ -28,6 +28,7 @@ _VERBS: dict[str, type[Complete | Failure | BpmnError | ExtendLock | Unlock]] = 
 _OUTCOME_HEADER = "outcome"
 _OUTCOME_MEMBER = "$outcome"
 _NOTHING = object()
+MAX_VALUES = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,10 @@ def _text(body: bytes) -> str:
 def _parsed(body: bytes) -> Any:
     if not body.strip():
         return _NOTHING
+    # While a body is parsed nothing else runs in this process: a million values would hold up the
+    # heartbeats of its connections, and come again to the next replica.  Each follows one of these.
+    if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise ResultRefused("too-large", f"more than {MAX_VALUES} values (or commas and brackets)")
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:

@@ -28,17 +28,20 @@ from bridge.ledger import Ledger
 from bridge.lock_keeper import LockKeeper
 from bridge.messages import Delivery, Publication
 from bridge.metrics import Metrics
+from bridge.outcomes import Outcomes
 from bridge.reporter import Reporter
 from bridge.settings import Settings, read_token_keys
 from bridge.sidings import Sidings
 from bridge.status import StatusServer
 from bridge.tokens import TokenSigner
+from bridge.unanswered import Unanswered
 
 log = structlog.get_logger(__name__)
 
 EXIT_OK = 0
 EXIT_DIED = 1
 CONFIRM_SECONDS = 10.0
+RESULTS_IN_HAND = 4  # of the largest size, for each result queue
 
 
 class Service:
@@ -90,6 +93,7 @@ class Service:
         self._callers = callers = Callers(settings.engine.callers, groups=len(self._topics))
         self._chores = chores = Callers(1)  # looks at queues: apart, since a broker may hang
         attempts = Attempts(engine, ledger, metrics)
+        outcomes = Outcomes(engine, attempts, ledger, metrics)
         signer = TokenSigner(*read_token_keys(settings))
         self._publisher = publisher = Publisher()
         names = self._names
@@ -98,10 +102,11 @@ class Service:
             settings.broker.prefetch,
             self._deliver,
             self._repair_queue,
+            max_bytes=RESULTS_IN_HAND * settings.broker.max_result_bytes,
         )
         self._reporter = Reporter(
             engine=engine,
-            attempts=attempts,
+            outcomes=outcomes,
             ledger=ledger,
             callers=callers,
             sidings=Sidings(publisher, callers, names.parked, names.wait),
@@ -110,6 +115,13 @@ class Service:
             topics=self._topics,
             metrics=metrics,
             dead_letters=names.dead_letters,
+        )
+        unanswered = Unanswered(
+            outcomes=outcomes,
+            ledger=ledger,
+            callers=callers,
+            gate=engine.gate,
+            closing=self._reporter.closing,
         )
         self._circuits = Circuits(self._topics, chores, self._topology.ensure_lane)
         handover = Handover(
@@ -122,7 +134,7 @@ class Service:
             topics=self._topics,
             circuits=self._circuits,
             metrics=metrics,
-            complete_unanswered=self._reporter.complete_unanswered,
+            complete_unanswered=unanswered.complete,
             stopping=self._stopping,
         )
         self._dispatcher = Dispatcher(
@@ -232,9 +244,9 @@ class Service:
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._ended.is_set():
             os._exit(EXIT_DIED)  # asked twice: now
-        log.info("bridge stops", signal=signal.Signals(number).name)
         self._stopping.set()
         self._ended.set()
+        log.info("bridge stops", signal=signal.Signals(number).name)
 
     def _stop(self) -> int:
         """Fetch no more, let what is under way reach its place, lease what is in flight, leave."""

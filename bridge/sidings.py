@@ -6,13 +6,14 @@ The original is let go only once RabbitMQ has confirmed the copy.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from bridge.broker import Outcome, Publisher
+from bridge.broker.properties import writable
 from bridge.callers import Callers
 from bridge.errors import ResultRefused
 from bridge.messages import Delivery, Publication
@@ -21,8 +22,17 @@ log = structlog.get_logger(__name__)
 
 AGAIN_SECONDS = 5.0
 DETAIL_MAX = 1000
+# A frame of RabbitMQ (frame_max 131072) holds these, our marks and every other property.
+HEADERS_MAX_BYTES = 110_000
 LANE = "sidings"
 _NO_MARKS: Mapping[str, Any] = {}
+# RabbitMQ obeys these: a copy would go, with our rights, wherever its sender names.
+_RECIPIENTS = frozenset({"CC", "BCC"})
+# RabbitMQ reads these as its own: a message that claims to have died in its result queue is dropped
+# on its way back there, as one that goes round in circles.
+_DEATHS = frozenset(
+    {"x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"}
+)
 
 
 class Sidings:
@@ -40,7 +50,8 @@ class Sidings:
     ) -> None:
         """Park a copy with the reason; `then(True)` is called once it lies there.  Where the
         parking queue is full or missing, the message waits instead, to be tried again, and
-        `then(False)` is called.
+        `then(False)` is called.  The copy has every byte and property of the original but what
+        RabbitMQ would act upon: `expiration` and `user_id` stand in headers, CC and BCC are gone.
         """
         marks = {
             "reason": refused.reason,
@@ -48,20 +59,13 @@ class Sidings:
             "reasonDetail": refused.detail[:DETAIL_MAX].encode(errors="backslashreplace").decode(),
             "resultQueue": delivery.queue,
         }
-        copy = _copy(delivery, "", self._parked, marks)
 
-        def done(outcome: Outcome, detail: str) -> None:
-            if outcome is Outcome.CONFIRMED:
-                then(True)
-            elif outcome is Outcome.REFUSED:
-                self._publisher.publish(replace(copy, headers=marks), done)
-            elif outcome in (Outcome.NACKED, Outcome.RETURNED):
-                log.error("cannot park, the message waits", queue=self._parked, reason=detail)
-                self.wait(delivery, lambda: then(False))
-            else:
-                self._later(lambda: self.park(delivery, refused, then))
+        def full(reason: str) -> None:
+            log.error("cannot park, the message waits", queue=self._parked, reason=reason)
+            self.wait(delivery, lambda: then(False))
 
-        self._publisher.publish(copy, done)
+        copy = _copy(delivery, _RECIPIENTS, marks, routing_key=self._parked)
+        self._send(_plainer(copy, marks), lambda: then(True), full)
 
     def wait(
         self, delivery: Delivery, then: Callable[[], None], marks: Mapping[str, Any] = _NO_MARKS
@@ -69,16 +73,42 @@ class Sidings:
         """Send a copy to the waiting room, from which it comes back to the queue it came from.
         `marks` are headers to add.
         """
-        copy = _copy(delivery, self._wait, delivery.queue, marks)
+
+        def refused(reason: str) -> None:
+            log.debug("the waiting room is not reached", reason=reason)
+            self._later(lambda: self.wait(delivery, then, marks))
+
+        copy = _copy(
+            delivery,
+            _RECIPIENTS | _DEATHS,
+            marks,
+            exchange=self._wait,
+            routing_key=delivery.queue,
+        )
+        self._send(_plainer(copy, marks), then, refused)
+
+    def _send(
+        self,
+        copies: Iterator[Publication],
+        then: Callable[[], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        """Publish the first of the copies that can be written; again where its fate is unknown."""
+        copy = next(copies, None)
+        if copy is None:
+            refused("the message cannot be written again")
+            return
 
         def done(outcome: Outcome, detail: str) -> None:
             if outcome is Outcome.CONFIRMED:
                 then()
             elif outcome is Outcome.REFUSED:
-                self._publisher.publish(replace(copy, headers=marks), done)
+                self._send(copies, then, refused)
+            elif outcome in (Outcome.NACKED, Outcome.RETURNED):
+                refused(detail)
             else:
-                log.debug("the waiting room is not reached", reason=detail)
-                self._later(lambda: self.wait(delivery, then, marks))
+                log.debug("the fate of a copy is unknown", reason=detail)
+                self._later(lambda: self._send(itertools.chain([copy], copies), then, refused))
 
         self._publisher.publish(copy, done)
 
@@ -94,15 +124,29 @@ class Sidings:
         self._callers.submit(f"siding {next(self._numbers)}", job)
 
 
+def _plainer(copy: Publication, marks: Mapping[str, Any]) -> Iterator[Publication]:
+    """The copy, and one without headers of its own, should they be refused all the same."""
+    yield copy
+    yield replace(copy, headers=marks)
+
+
 def _copy(
-    delivery: Delivery, exchange: str, routing_key: str, marks: Mapping[str, Any]
+    delivery: Delivery,
+    without: frozenset[str],
+    marks: Mapping[str, Any],
+    *,
+    exchange: str = "",
+    routing_key: str,
 ) -> Publication:
+    kept = {name: value for name, value in delivery.headers.items() if name not in without}
+    stood = {"originalExpiration": delivery.expiration, "originalUserId": delivery.user_id}
+    set_aside = {name: value for name, value in stood.items() if value is not None}
     return Publication(
         lane=LANE,
         exchange=exchange,
         routing_key=routing_key,
         body=delivery.body,
-        headers={**delivery.headers, **marks},
+        headers={**writable(kept, HEADERS_MAX_BYTES), **set_aside, **marks},
         message_id=delivery.message_id,
         correlation_id=delivery.correlation_id,
         reply_to=delivery.reply_to,
@@ -110,5 +154,6 @@ def _copy(
         content_type=delivery.content_type,
         content_encoding=delivery.content_encoding,
         timestamp=delivery.timestamp,
+        priority=delivery.priority,
         app_id=delivery.app_id,
     )

@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import BaseServer
 
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+log = structlog.get_logger(__name__)
 
 
 class StatusServer:
@@ -26,8 +29,7 @@ class StatusServer:
             ready = staticmethod(problems)
             metrics = registry
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="status", daemon=True
@@ -42,10 +44,21 @@ class StatusServer:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news, and standard error is the log's."""
+        log.debug("status request broke off", exc_info=True)
+
+
 class _Handler(BaseHTTPRequestHandler):
     ready: Callable[[], Mapping[str, str]]
     metrics: CollectorRegistry
     server: BaseServer
+    timeout = 10.0  # seconds of silence after which a client loses its thread
+    server_version = "external-task-bridge"
+    sys_version = ""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]

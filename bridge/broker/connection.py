@@ -67,10 +67,9 @@ class ConnectionThread:
 
         `before` runs ahead of every attempt, in this thread; it declares what is missing.
         """
-        parameters = self._options.parameters(f"external-task-bridge {self.name}")
         attempt = 0
         while not self._stopping.is_set():
-            lived = self._try(parameters[attempt % len(parameters)])
+            lived = self._try(attempt)
             self._role.lost(self.problem or "closed", False)
             attempt = 1 if lived else attempt + 1
             ceiling = min(MAX_PAUSE_SECONDS, 0.2 * 2 ** min(attempt, 10))
@@ -100,7 +99,7 @@ class ConnectionThread:
 
     # -- on the connection's thread --------------------------------------------------------------
 
-    def _try(self, parameters: pika.URLParameters) -> bool:
+    def _try(self, attempt: int) -> bool:
         """One attempt and, where it succeeds, the connection's whole life; True if that was long
         enough to start the next pauses small again.
         """
@@ -108,7 +107,9 @@ class ConnectionThread:
         try:
             self._before()
             if not self._stopping.is_set():
-                self._connect(parameters)
+                # Made anew each time: a password or a certificate may have been renewed.
+                addresses = self._options.parameters(f"external-task-bridge {self.name}")
+                self._connect(addresses[attempt % len(addresses)])
         except BrokerUnavailable as error:
             self._say(str(error))
         except NOT_REACHED as error:

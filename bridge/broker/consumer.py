@@ -1,7 +1,9 @@
 """Consume queues, one channel each, and acknowledge.  Understands nothing of what it delivers.
 
 `deliver` is called on the connection's thread and must not block.  A queue that cannot be consumed
-(deleted, permission withdrawn) is tried again with growing pauses; the others go on.
+(deleted, permission withdrawn) is tried again with growing pauses; the others go on.  What is held
+of a queue is bounded in messages by the prefetch and in bytes: the excess goes back to the queue,
+for peers and for later.
 """
 
 from __future__ import annotations
@@ -15,19 +17,26 @@ from typing import Any
 import structlog
 
 from bridge.broker.connection import MAX_PAUSE_SECONDS, ConnectionThread
+from bridge.broker.hand import Hand
 from bridge.broker.properties import delivery_of
 from bridge.messages import Delivery
 
 log = structlog.get_logger(__name__)
 
+# Of each queue: four results of the default max_result_bytes.
+IN_HAND_BYTES = 64 * 1024 * 1024
+
 
 class _Subscription:
     """One consumed queue: its channel, and which deliveries are still open on it."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, hand: Hand) -> None:
         self.queue = queue
+        self.hand = hand
         self.channel: Any = None
         self.generation = 0
+        self.consumer_tag: str | None = None  # None: cancelled by us
+        self.waits_for_room = False
         # Delivered and not acknowledged at the broker, in order of delivery; True: done with.
         self.open_tags: dict[int, bool] = {}
         self.pause = 1.0
@@ -43,8 +52,8 @@ class Consumer:
         prefetch: int,
         deliver: Callable[[Delivery], None],
         missing: Callable[[str], None],
+        max_bytes: int = IN_HAND_BYTES,
     ) -> None:
-        self._prefetch = prefetch
         self._deliver = deliver
         self._missing = missing
         self._thread: ConnectionThread | None = None
@@ -53,7 +62,7 @@ class Consumer:
         # Only the connection's thread touches these.
         self._connection: Any = None
         self._generations = itertools.count(1)
-        self._subscriptions = {queue: _Subscription(queue) for queue in queues}
+        self._subscriptions = {q: _Subscription(q, Hand(prefetch, max_bytes)) for q in queues}
         self._stopped = False
 
     def attach(self, thread: ConnectionThread) -> None:
@@ -82,6 +91,7 @@ class Consumer:
     def opened(self, connection: Any) -> None:
         self._connection = connection
         for subscription in self._subscriptions.values():
+            subscription.problem = "not consumed yet"
             self._open(subscription)
 
     def lost(self, why: str, final: bool) -> None:
@@ -101,6 +111,7 @@ class Consumer:
         touched: dict[str, _Subscription] = {}
         for delivery in acks:
             subscription = self._subscriptions[delivery.queue]
+            subscription.hand.done((delivery.generation, delivery.tag))
             current = subscription.generation == delivery.generation
             if current and delivery.tag in subscription.open_tags:
                 subscription.open_tags[delivery.tag] = True
@@ -108,6 +119,8 @@ class Consumer:
         for subscription in touched.values():
             if subscription.channel.is_open:  # else it is closing: what it delivered comes again
                 _send_acks(subscription)
+        for queue in {delivery.queue for delivery in acks}:
+            self._begin_again(self._subscriptions[queue])
 
     def _open(self, subscription: _Subscription) -> None:
         if self._connection is None or not self._connection.is_open or self._stopped:
@@ -115,6 +128,7 @@ class Consumer:
         generation = next(self._generations)
         subscription.generation = generation
         subscription.open_tags.clear()
+        subscription.waits_for_room = False
 
         def opened(channel: Any) -> None:
             if self._stopped:
@@ -123,16 +137,20 @@ class Consumer:
                 lambda _, reason: self._gone(subscription, generation, reason)
             )
             channel.add_on_cancel_callback(lambda _: _close(channel, "consumer cancelled"))
-            channel.basic_qos(prefetch_count=self._prefetch)
-            channel.basic_consume(
-                subscription.queue,
-                lambda _, method, properties, body: self._on_message(
-                    subscription, generation, method, properties, body
-                ),
-                callback=lambda _: self._consuming(subscription),
-            )
+            self._consume(subscription, generation)
 
         subscription.channel = self._connection.channel(on_open_callback=opened)
+
+    def _consume(self, subscription: _Subscription, generation: int) -> None:
+        channel = subscription.channel
+        channel.basic_qos(prefetch_count=subscription.hand.window)
+        subscription.consumer_tag = channel.basic_consume(
+            subscription.queue,
+            lambda _, method, properties, body: self._on_message(
+                subscription, generation, method, properties, body
+            ),
+            callback=lambda _: self._consuming(subscription),
+        )
 
     def _consuming(self, subscription: _Subscription) -> None:
         subscription.problem, subscription.pause = None, 1.0
@@ -153,8 +171,38 @@ class Consumer:
             log.warning("message rejected", queue=subscription.queue, unreadable=unreadable)
             subscription.channel.basic_reject(method.delivery_tag, requeue=False)
             return
+        hand = subscription.hand
+        if not hand.take((generation, method.delivery_tag), len(body)):
+            held = {"bytes": hand.used, "prefetch": hand.window}
+            log.warning("deliveries pause, too many bytes", queue=subscription.queue, **held)
+            self._cancel(subscription)
+            subscription.channel.basic_nack(method.delivery_tag, requeue=True)
+            return
         subscription.open_tags[method.delivery_tag] = False
+        if hand.grows():
+            self._cancel(subscription)
         self._deliver(delivery_of(subscription.queue, generation, method, properties, body))
+
+    def _cancel(self, subscription: _Subscription) -> None:
+        """Have nothing more delivered until there is room; pika gives back what is on its way."""
+        generation, tag = subscription.generation, subscription.consumer_tag
+
+        def cancelled(_: Any) -> None:
+            if generation == subscription.generation:
+                subscription.waits_for_room = True
+                self._begin_again(subscription)
+
+        subscription.consumer_tag = None
+        if tag is not None:
+            subscription.channel.basic_cancel(tag, callback=cancelled)
+
+    def _begin_again(self, subscription: _Subscription) -> None:
+        channel, waits = subscription.channel, subscription.waits_for_room
+        if not waits or channel is None or not channel.is_open or self._stopped:
+            return
+        if subscription.hand.has_room:
+            subscription.waits_for_room = False
+            self._consume(subscription, subscription.generation)
 
     def _gone(self, subscription: _Subscription, generation: int, reason: Any) -> None:
         if generation != subscription.generation:

@@ -6,7 +6,6 @@ compares it, refuses it with 406 where it differs, and changes nothing either wa
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +20,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from bridge import tls
 from bridge.broker.options import NOT_REACHED, BrokerOptions, describe
 from bridge.broker.topology import Exchange, Queue
 from bridge.errors import BrokerUnavailable
@@ -29,15 +29,16 @@ CONNECT_SECONDS = 3.0
 HANDSHAKE_SECONDS = 6.0
 HEARTBEAT_SECONDS = 5
 
-Why = Literal["address", "login", "vhost", "tls", "certificate"]
+Why = Literal["address", "login", "vhost", "tls"]
 
 
 class BrokerUnreachable(BrokerUnavailable):
-    """No connection to one address; `why` is the kind of reason."""
+    """No connection to one address; `why` is the kind of reason, `refusal` what TLS says."""
 
-    def __init__(self, why: Why, text: str) -> None:
+    def __init__(self, why: Why, text: str, refusal: tls.Refusal | None = None) -> None:
         super().__init__(text)
         self.why: Why = why
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,8 @@ def _unreachable(error: Exception) -> BrokerUnreachable:
     if isinstance(error, ProbableAccessDeniedError):
         refused = "not found" if "not found" in str(error) else "refused to this user"
         return BrokerUnreachable("vhost", f"the virtual host is {refused}")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return BrokerUnreachable("certificate", f"TLS: {error.verify_message}")
-    if isinstance(error, ssl.SSLError):
-        return BrokerUnreachable("tls", f"TLS: {error.reason or error}")
+    if refusal := tls.explain(repr(error)):
+        return BrokerUnreachable("tls", f"TLS: {refusal.text}", refusal)
     if isinstance(error, AMQPConnectorException):
         return BrokerUnreachable("address", "no AMQP answer in time")
     return BrokerUnreachable("address", describe(error))

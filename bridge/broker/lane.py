@@ -51,6 +51,7 @@ class Lane:
         self.open = False
         self.waiting: deque[Item] = deque()
         self.returned: dict[int, str] = {}
+        self.refused = False  # a queue has refused a message of this channel
         self._pending: OrderedDict[int, Item] = OrderedDict()
         self._number = 0
         self._bytes = 0
@@ -62,6 +63,11 @@ class Lane:
             and len(self._pending) < WINDOW_MESSAGES
             and self._bytes < WINDOW_BYTES
         )
+
+    @property
+    def worn_out(self) -> bool:
+        """True if the channel has met a refusal and no confirm is outstanding on it."""
+        return self.refused and not self._pending
 
     @property
     def next_number(self) -> int:
@@ -86,5 +92,6 @@ class Lane:
         lost = list(self._pending.values())
         self._pending.clear()
         self.returned.clear()
+        self.refused = False
         self.channel, self.open, self._number, self._bytes = None, False, 0, 0
         return lost

@@ -21,10 +21,16 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from bridge import tls
+
 
 @dataclass(frozen=True)
 class BrokerOptions:
-    """Where RabbitMQ is.  `urls` hold credentials: never log them."""
+    """Where RabbitMQ is.  `urls` hold credentials: never log them.
+
+    The files are read for each attempt to connect, `password_file` too, whose content replaces the
+    password of `urls`: what is renewed holds from the next connection on.
+    """
 
     urls: tuple[str, ...]
     heartbeat: int = 10
@@ -32,6 +38,7 @@ class BrokerOptions:
     client_cert_file: Path | None = None
     client_key_file: Path | None = None
     blocked_timeout: float = 60.0
+    password_file: Path | None = None
 
     def parameters(self, name: str) -> list[pika.URLParameters]:
         """One set of connection parameters for each address, in the order given."""
@@ -39,6 +46,10 @@ class BrokerOptions:
 
     def _parameters(self, url: str, name: str) -> pika.URLParameters:
         parameters = pika.URLParameters(url)
+        if self.password_file is not None:
+            password = self.password_file.read_bytes().decode(errors="replace")
+            user = parameters.credentials.username
+            parameters.credentials = pika.PlainCredentials(user, password.rstrip("\r\n"))
         parameters.heartbeat = self.heartbeat
         parameters.blocked_connection_timeout = self.blocked_timeout
         parameters.socket_timeout = 5.0
@@ -74,8 +85,10 @@ def describe(error: BaseException | str) -> str:
         return "RabbitMQ refuses access to the virtual host of [broker] url"
     if isinstance(error, ConnectionClosedByBroker):
         return f"closed by RabbitMQ: {error.reply_code} {error.reply_text}"
+    if refusal := tls.explain(_text(error)):
+        return refusal.sentence
     if isinstance(error, IncompatibleProtocolError):
-        return f"not an AMQP 0-9-1 listener, or TLS refused: {_text(error)}"
+        return f"not an AMQP 0-9-1 listener, or it wants amqps://: {_text(error)}"
     return _text(error)
 
 

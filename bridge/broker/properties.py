@@ -7,6 +7,7 @@ nested a thousand deep) would otherwise end the connection at each delivery of t
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import pika
@@ -24,6 +25,18 @@ CODEC_ERRORS = (
     OSError,
     struct.error,
     AMQPError,
+)
+SHORT_TEXT_MAX = 255
+_TEXTS = (
+    "content_type",
+    "content_encoding",
+    "correlation_id",
+    "reply_to",
+    "expiration",
+    "message_id",
+    "type",
+    "user_id",
+    "app_id",
 )
 
 
@@ -68,7 +81,6 @@ def properties_of(publication: Publication, number: int) -> Any:
 
 def delivery_of(queue: str, generation: int, method: Any, properties: Any, body: bytes) -> Delivery:
     """What a consumer got, with the mark of the channel that it must be acknowledged on."""
-    timestamp = properties.timestamp
     return Delivery(
         queue=queue,
         body=body,
@@ -76,12 +88,30 @@ def delivery_of(queue: str, generation: int, method: Any, properties: Any, body:
         generation=generation,
         tag=method.delivery_tag,
         redelivered=method.redelivered,
-        message_id=properties.message_id,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        type=properties.type,
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        timestamp=timestamp if isinstance(timestamp, int) else None,
-        app_id=properties.app_id,
+        timestamp=properties.timestamp,
+        priority=properties.priority,
+        **{name: _text(getattr(properties, name)) for name in _TEXTS},
     )
+
+
+def _text(value: str | bytes | None) -> str | None:
+    # pika leaves bytes that are not UTF-8 as they are; spelled out they fit a property again.
+    if isinstance(value, bytes):
+        return value.decode("ascii", errors="backslashreplace")[:SHORT_TEXT_MAX]
+    return value
+
+
+def writable(headers: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """The headers, in their order, that can be written again and together take at most `room`
+    bytes.  RabbitMQ ends the connection on a message whose headers do not fit into one frame.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in headers.items():
+        try:
+            size = sum(map(len, pika.BasicProperties(headers={name: value}).encode()))
+        except CODEC_ERRORS:
+            continue
+        if size <= room:
+            kept[name] = value
+            room -= size
+    return kept

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 NEVER = float("inf")
 # max_message_size: the broker closes the channel and names the size of the message it refuses.
 _TOO_LARGE = re.compile(r"message size (\d+)")
+_NACKED = "the queue refuses messages: it is full, or has no leader"
 # A lane whose channel the broker closes again and again is no hot loop.
 REOPEN_SECONDS = 0.1
 
@@ -191,8 +192,20 @@ class Publisher:
             elif acked:
                 self._settle(item, Outcome.CONFIRMED, "")
             else:
-                self._settle(item, Outcome.NACKED, "the queue refuses messages; is it full?")
+                lane.refused = True
+                self._settle(item, Outcome.NACKED, _NACKED)
+        if lane.worn_out:
+            self._retire(lane)
         self._pump(name)
+
+    def _retire(self, lane: Lane) -> None:
+        """Leave a channel on which a queue has refused a message: one that met a queue without a
+        leader goes on refusing after the election (RabbitMQ 3.10).
+        """
+        channel = lane.channel
+        lane.give_up()
+        if channel.is_open:
+            channel.close()
 
     def _closed(self, name: str, channel: Any, reason: Any) -> None:
         lane, connection = self._lanes[name], self._connection
@@ -225,9 +238,9 @@ class Publisher:
                 self._settle(item, Outcome.LATE, reason)
 
     def _settle(self, item: Item, outcome: Outcome, detail: str) -> None:
-        with self._lock:
-            self._count(item, -1)
         item.done(outcome, detail)
+        with self._lock:  # after `done`: a stop waits for the backlog, and so for what follows
+            self._count(item, -1)
 
     def _count(self, item: Item, by: int) -> None:
         lane = item.publication.lane

@@ -205,7 +205,11 @@ class _Session:
 
     def __enter__(self) -> _Session:
         error: Exception | None = None
-        for parameters in self._options.parameters("external-task-bridge topology"):
+        try:
+            addresses = self._options.parameters("external-task-bridge topology")
+        except OSError as unreadable:  # a password or certificate file, while it is renewed
+            raise BrokerUnavailable(describe(unreadable)) from unreadable
+        for parameters in addresses:
             try:
                 self._connection = pika.BlockingConnection(parameters)
             except NOT_REACHED as failed:

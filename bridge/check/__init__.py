@@ -9,7 +9,7 @@ from pathlib import Path
 from bridge.check import advice, broker, engine
 from bridge.check.findings import Finding, as_json, as_text, exit_code, problem
 from bridge.errors import SettingsError
-from bridge.settings import load
+from bridge.settings import certificate_problems, load
 
 __all__ = ["Finding", "as_json", "as_text", "check", "exit_code"]
 
@@ -25,6 +25,8 @@ def check(config: Path | None, environ: Mapping[str, str]) -> list[Finding]:
         settings = load(config, environ)
     except SettingsError as error:
         return [_settings_problem(sentence) for sentence in error.problems]
+    if unusable := certificate_problems(settings):
+        return [_settings_problem(sentence) for sentence in unusable]
     return [*advice.look(settings), *engine.look(settings), *broker.look(settings)]
 
 

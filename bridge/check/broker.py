@@ -31,24 +31,17 @@ from bridge.settings import BrokerSettings, Settings
 
 OLDEST = (3, 10)
 
-_CURES: Mapping[Why, tuple[str, str]] = {
-    "address": ("", "start RabbitMQ, or correct the address"),
-    "login": ("", "correct them here, or in broker.username and broker.password_file"),
-    "vhost": ("", "correct its name in the address, or make it and give the user rights in it"),
-    "certificate": ("broker.ca_file", "name the authority that signed RabbitMQ's certificate"),
-    "tls": ("", "correct the address (amqps:// is mostly port 5671, amqp:// 5672)"),
+_CURES: Mapping[Why, str] = {
+    "address": "start RabbitMQ, or correct the address",
+    "login": "correct them here, or in broker.username and broker.password_file",
+    "vhost": "correct its name in the address, or make it and give the user rights in it",
+    "tls": "correct the address (amqps:// is mostly port 5671, amqp:// 5672)",
 }
 
 
 def look(settings: Settings) -> Iterator[Finding]:
     """Everything about the broker, and about the queues and exchanges of each topic."""
-    try:
-        candidates = inspectors(plan.broker_options(settings.broker))
-    except OSError as error:
-        key = "broker.client_cert_file" if settings.broker.client_cert_file else "broker.ca_file"
-        text = f"a certificate file cannot be used: {error.strerror or error}"
-        yield problem("broker", key, text, "name PEM files (ca_file, client_cert_file)")
-        return
+    candidates = inspectors(plan.broker_options(settings.broker))
     inspector, findings = _connected(candidates, settings.broker)
     yield from findings
     if inspector is None:
@@ -95,11 +88,13 @@ def _connected(
         else:
             candidate.__exit__(None, None, None)
     for key, candidate, why in failed:
-        other_key, cure = _CURES[why.why]
-        text = f"{candidate.address}: {why}"
+        where, cure, text = key, _CURES[why.why], f"{candidate.address}: {why}"
+        if why.refusal is not None:
+            cure = why.refusal.cure
+            where = key if why.refusal.key == "url" else f"broker.{why.refusal.key}"
         # Any address that works will do: the bridge goes on to the next.
         make = problem if usable is None else warning
-        findings.append(make("broker", other_key or key, text, cure))
+        findings.append(make("broker", where, text, cure))
     return usable, findings
 
 

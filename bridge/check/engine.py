@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import unquote, urlencode
 
-from bridge import plan
+from bridge import plan, tls
 from bridge.check.advice import has_credentials
 from bridge.check.findings import Finding, ok, problem, warning
 from bridge.engine import EngineClock
@@ -36,12 +36,11 @@ CREATE_TIME_SINCE = (7, 21)
 PROCESS_DEFINITION, PROCESS_INSTANCE = 6, 8
 LOCKED_MAX = 200
 
-_TLS = re.compile(r"\[SSL: ([A-Z_]+)\] ([^(]*[^( ])")
 _NAMED_ENGINE = re.compile(r"(.*)/engine/([^/]+)")
 
 
 class _Engine:
-    """GET and POST, each tried once.  Raises EngineError, or OSError for an unusable file."""
+    """GET and POST, each tried once.  Raises EngineError."""
 
     def __init__(self, settings: EngineSettings, url: str | None = None) -> None:
         options = plan.http_options(settings)
@@ -81,12 +80,6 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield from _look(settings)
     except EngineError as error:
         yield _unusable(error, settings.engine)
-    except OSError as error:
-        # From requests itself, for a certificate that it cannot load.
-        text = f"a certificate file cannot be used: {error.strerror or error}"
-        yield problem(
-            "engine", "engine.client_cert_file", text, "name PEM files (ca_file, client_cert_file)"
-        )
 
 
 def _look(settings: Settings) -> Iterator[Finding]:
@@ -237,10 +230,10 @@ def _unusable(error: EngineError, engine: EngineSettings) -> Finding:
             key, cure = _credentials_key(engine), "correct the credentials or the user's rights"
         case EngineMisconfigured():
             cure = "correct the address"
-        case EngineUnavailable() if reason := _TLS.search(text):
-            text, cure = f"TLS: {reason[2]}", "correct the address, or use http://"
-            if reason[1] == "CERTIFICATE_VERIFY_FAILED":
-                key, cure = "engine.ca_file", "name the authority that signed its certificate"
+        case EngineUnavailable() if refusal := tls.explain(str(error.__cause__)):
+            key, text, cure = f"engine.{refusal.key}", f"TLS: {refusal.text}", refusal.cure
+        case EngineUnavailable() if "reset by peer" in text and engine.url.startswith("http:"):
+            cure = "correct the address; it may want https://"
         case _:
             pass
     return problem("engine", key, text, cure)

@@ -63,7 +63,7 @@ def findings(needs: Needed, patterns: Mapping[str, Any], user: str) -> Iterator[
         if lacking:
             lacks = True
             text = f"user {user!r} may not {right} {_some(lacking)} (its pattern is {pattern!r})"
-            cure = "widen it by rabbitmqctl set_permissions"
+            cure = "run the lines of `external-task-bridge permissions`, or widen it"
             yield problem("broker", "broker.username", text, cure)
     if not lacks:
         yield ok("broker", f"user {user!r} may configure, write and read what it must")

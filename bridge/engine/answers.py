@@ -37,15 +37,19 @@ _OWNER = re.compile(r"It is locked by worker '(.*)'", re.DOTALL)
 _BUSY_TEXTS = ("too many requests", "due to shutdown")
 
 
-def classify(status: int, body: bytes) -> EngineError | None:
-    """What the caller has to do about an answer; None: the call was carried out."""
+def classify(status: int, body: bytes, retry_after: str | None = None) -> EngineError | None:
+    """What the caller has to do about an answer; None: the engine has carried the call out.
+
+    A 200 with anything but JSON is a page of a proxy, mostly a login: nothing was carried out.
+    """
     if 200 <= status < 300:
-        return None
+        return None if _nothing_or_json(body) else _not_the_engines(status)
     answer = _json_object(body)
     if status == 401:
         return EngineUnauthorized("401: the engine does not accept the credentials")
     if status in BUSY_STATUSES:
-        return EngineUnavailable(f"{status}: the engine is busy or away")
+        later = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+        return EngineUnavailable(f"{status}: the engine is busy or away", retry_after=later)
     if status == 413:
         return EngineRefused("413: too large for the engine, or for a proxy on the way")
     if answer is None or "type" not in answer:
@@ -93,6 +97,10 @@ def _without_type(status: int) -> EngineError:
         return EngineForbidden("403: refused on the way to the engine")
     if status >= 500:
         return EngineUnavailable(f"{status}, but not the engine's own answer")
+    return _not_the_engines(status)
+
+
+def _not_the_engines(status: int) -> EngineMisconfigured:
     return EngineMisconfigured(
         f"{status}, but not the engine's own answer: is [engine] url the address of the REST API "
         "(it mostly ends in /engine-rest)?"
@@ -102,6 +110,11 @@ def _without_type(status: int) -> EngineError:
 def _no_such_path(answer: dict[str, Any]) -> bool:
     # A path that the REST API does not know, or an unknown named engine.
     return answer.get("type") == "NotFoundException" or "Process engine" in _message(answer)
+
+
+def _nothing_or_json(body: bytes) -> bool:
+    # Its form alone: what it says is read, and judged, by whoever asked for it.
+    return body.lstrip()[:1] in (b"", b"{", b"[")
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

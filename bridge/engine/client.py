@@ -7,6 +7,7 @@ in `tests/integration`.  Durations are seconds here and milliseconds on the wire
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
-from bridge.engine.clock import EngineClock
+from bridge.engine.clock import EngineClock, lock_window
+from bridge.engine.gate import Gate
 from bridge.engine.http import Answer, EngineHttp, HttpOptions
 from bridge.errors import EngineMisconfigured
 from bridge.messages import ExternalTask, LockedTask, LockWindow
@@ -50,7 +52,10 @@ class Observed:
 
 
 class EngineClient:
-    """The engine for one worker id.  Safe to use from every thread; raises EngineError only."""
+    """The engine for one worker id.  Safe to use from every thread; raises EngineError only.
+
+    `gate` is open while the engine answers; whoever has a result that can wait asks it first.
+    """
 
     def __init__(
         self,
@@ -63,7 +68,8 @@ class EngineClient:
         self.url = options.url
         self.worker_id = worker_id
         self.clock = clock or EngineClock()
-        self._http = EngineHttp(options, self.clock, stopping)
+        self.gate = Gate(random.Random().uniform)  # noqa: S311 (jitter)
+        self._http = EngineHttp(options, self.clock, stopping, self.gate.answered)
 
     # -- fetch ---------------------------------------------------------------------------------
 
@@ -137,23 +143,27 @@ class EngineClient:
     def set_variables(self, process_instance_id: str, variables: Typed) -> None:
         """Set variables on a running process instance."""
         path = f"/process-instance/{_quoted(process_instance_id)}/variables"
-        self._http.call("POST", path, {"modifications": dict(variables)})
+        _done(self._http.call("POST", path, {"modifications": dict(variables)}))
 
     # -- locks ---------------------------------------------------------------------------------
 
     def extend_lock(self, task_id: str, duration: float) -> LockWindow:
         """Let the lock run for `duration` seconds from now; checks owner, expiry and suspension."""
         answer = self._task_call(task_id, "extendLock", newDuration=_ms(duration))
-        return self.clock.window(duration, answer.began, answer.ended)
+        return lock_window(duration, answer.dated, answer.ended - answer.began)
 
     def lock(self, task_id: str, duration: float) -> LockWindow:
         """Lock again, even after expiry or while suspended; LockLost if another worker holds it."""
         answer = self._task_call(task_id, "lock", lockDuration=_ms(duration))
-        return self.clock.window(duration, answer.began, answer.ended)
+        return lock_window(duration, answer.dated, answer.ended - answer.began)
 
     def unlock(self, task_id: str) -> None:
-        """Give the lock back.  Checks no owner: only for tasks nobody else can hold."""
-        self._http.call("POST", f"/external-task/{_quoted(task_id)}/unlock")
+        """Give the lock back.  Checks no owner: only for tasks nobody else can hold.
+
+        Never repeated after a lost answer: meanwhile a peer may have fetched the task.
+        """
+        path = f"/external-task/{_quoted(task_id)}/unlock"
+        _done(self._http.call("POST", path, repeat_lost=False))
 
     # -- ask -----------------------------------------------------------------------------------
 
@@ -222,12 +232,21 @@ class EngineClient:
     ) -> Answer:
         path = f"/external-task/{_quoted(task_id)}/{verb}"
         body = {"workerId": self.worker_id, **members}
-        return self._http.call("POST", path, body, repeat_lost=repeat_lost)
+        return _done(self._http.call("POST", path, body, repeat_lost=repeat_lost))
 
 
 def file_address(engine_url: str, execution_id: str, name: str) -> str:
     """Where the content of a File variable can be had."""
     return f"{engine_url}/process-instance/{_quoted(execution_id)}/variables/{_quoted(name)}/data"
+
+
+def _done(answer: Answer) -> Answer:
+    """The answer, if it is what the engine says of an act: 204 and nothing more.  Anything else
+    comes from somebody on the way, and the act may not have been carried out.
+    """
+    if answer.status != 204:
+        raise EngineMisconfigured(f"{answer.status} where the engine says 204: who answers there?")
+    return answer
 
 
 def _parsed(adapter: TypeAdapter[T], answer: Answer) -> T:

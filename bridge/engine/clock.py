@@ -51,7 +51,11 @@ class EngineClock:
             raise EngineMisconfigured("the engine's answers carry no Date header")
         return offset + (monotonic() if at is None else at)
 
-    def window(self, duration: float, began: float, ended: float) -> LockWindow:
-        """Where the expiration lies that a call between `began` and `ended` has set."""
-        at = self.now(ended)
-        return LockWindow(at - (ended - began) + duration, at + DATE_SECONDS + duration)
+
+def lock_window(duration: float, dated: float, took: float) -> LockWindow:
+    """Where the expiration lies that a call has set which took so many seconds.
+
+    `dated` is what its own answer says of the time: of two nodes, whose clocks differ, the one
+    that set the lock has written that date too.
+    """
+    return LockWindow(dated - took + duration, dated + DATE_SECONDS + duration)

@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase, HTTPBasicAuth
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_after_delay, stop_any, stop_base, stop_when_event_set
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError
 
+from bridge import tls
 from bridge.clock import monotonic
 from bridge.engine.answers import classify
+from bridge.engine.auth import Auth
 from bridge.engine.clock import EngineClock
-from bridge.errors import EngineConflict, EngineMisconfigured, EngineUnavailable
+from bridge.errors import (
+    EngineConflict,
+    EngineError,
+    EngineMisconfigured,
+    EngineUnauthorized,
+    EngineUnavailable,
+)
 
 CONFLICT_TRIES = 10
 LOST_TRIES = 3
@@ -36,45 +43,6 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
 ]
-
-
-class BearerFile(AuthBase):
-    """`Authorization: Bearer` with the token in a file, read again whenever the file changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: tuple[int, str] | None = None
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token()}"
-        return request
-
-    def _token(self) -> str:
-        try:
-            changed = self._path.stat().st_mtime_ns
-            if self._read is None or self._read[0] != changed:
-                self._read = (changed, self._path.read_text(encoding="utf-8").strip())
-        except (OSError, UnicodeError) as error:
-            # While it is being replaced the old token goes on; without one nothing can be called.
-            if self._read is None:
-                raise EngineMisconfigured("engine.token_file cannot be read as text") from error
-        return self._read[1] if self._read else ""
-
-
-class Bearer(AuthBase):
-    """`Authorization: Bearer` with a fixed token."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def basic(username: str, password: str) -> AuthBase:
-    """HTTP Basic, UTF-8."""
-    return HTTPBasicAuth(username.encode(), password.encode())
 
 
 class _Adapter(HTTPAdapter):
@@ -90,7 +58,7 @@ class HttpOptions:
     """Where the engine is and how to get there; times in seconds."""
 
     url: str
-    auth: AuthBase | None = None
+    auth: Auth | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
     client_cert: tuple[Path, Path] | Path | None = None
@@ -100,21 +68,32 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: the body, and when (monotonic) the call began and ended."""
+    """What came back: when (monotonic) the call began and ended, and what time the engine says it
+    was then (`dated`, seconds since the epoch).
+    """
 
+    status: int
     body: bytes
-    headers: Mapping[str, str]
     began: float
     ended: float
+    dated: float
 
 
 class EngineHttp:
     """Calls to one engine.  Every error leaves as an EngineError; safe to use from every thread."""
 
-    def __init__(self, options: HttpOptions, clock: EngineClock, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        options: HttpOptions,
+        clock: EngineClock,
+        stopping: threading.Event,
+        answered: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`answered` is told the monotonic time of every answer that is the engine's own."""
         self._options = options
         self._clock = clock
         self._stopping = stopping
+        self._answered = answered
         self._local = threading.local()
 
     def call(self, method: str, path: str, json: Any = None, *, repeat_lost: bool = True) -> Answer:
@@ -150,8 +129,8 @@ class EngineHttp:
         except OSError as error:  # requests' own errors, and unusable certificate files
             self._forget_session()
             raise _translated(error) from error
-        if error_answer := classify(response.status_code, body):
-            raise error_answer
+        if not 200 <= response.status_code < 300:
+            raise classify(response.status_code, body) or EngineUnavailable("no file")
         return body if len(body) <= limit else None
 
     def once(self, method: str, path: str, json: Any = None, *, wait: float = 0.0) -> Answer:
@@ -172,11 +151,14 @@ class EngineHttp:
             self._forget_session()
             raise _translated(error) from error
         ended = monotonic()
-        error_answer = classify(response.status_code, response.content)
+        headers, content = response.headers, response.content
+        error_answer = classify(response.status_code, content, headers.get("Retry-After"))
+        if _is_engines_own(error_answer):
+            self._answered(ended)
         if error_answer is not None:
             raise error_answer
-        self._clock.observe(response.headers.get("Date"), ended)
-        return Answer(response.content, response.headers, began, ended)
+        dated = self._clock.observe(headers.get("Date"), ended)
+        return Answer(response.status_code, content, began, ended, dated)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -217,9 +199,15 @@ def _up_to(limit: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
             return
 
 
+def _is_engines_own(error: EngineError | None) -> bool:
+    """Whether an answer shows that the engine is there and takes our credentials."""
+    return not isinstance(error, EngineUnavailable | EngineUnauthorized | EngineMisconfigured)
+
+
 def _passing(error: BaseException, repeat_lost: bool) -> bool:
     if isinstance(error, EngineUnavailable):
-        return repeat_lost or not error.sent
+        # Who is asked to wait longer than here frees its thread for that.
+        return not error.retry_after and (repeat_lost or not error.sent)
     return isinstance(error, EngineConflict)
 
 
@@ -237,7 +225,8 @@ def _translated(error: OSError) -> EngineUnavailable | EngineMisconfigured:
     if not isinstance(error, requests.RequestException):
         return EngineMisconfigured(f"[engine] certificate files: {error.strerror or error}")
     if isinstance(error, requests.exceptions.SSLError):
-        return EngineUnavailable(f"TLS: {error}", sent=False)
+        refusal = tls.explain(str(error))
+        return EngineUnavailable(refusal.sentence if refusal else f"TLS: {error}", sent=False)
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return EngineMisconfigured(f"{type(error).__name__}: {error}")
     if isinstance(error, requests.ConnectTimeout):

@@ -1,5 +1,6 @@
 """The settings of one bridge: read, checked, frozen.  Begin at `loader`; `model` has every key."""
 
+from bridge.settings.certificates import certificate_problems
 from bridge.settings.loader import load, read_token_keys
 from bridge.settings.model import (
     Address,
@@ -9,6 +10,7 @@ from bridge.settings.model import (
     StatusSettings,
     TopicSettings,
 )
+from bridge.settings.secrets import known_secrets
 from bridge.settings.values import duration_text, parse_duration
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "Settings",
     "StatusSettings",
     "TopicSettings",
+    "certificate_problems",
     "duration_text",
+    "known_secrets",
     "load",
     "parse_duration",
     "read_token_keys",

@@ -161,6 +161,9 @@ def _names(topic: TopicSettings, broker: BrokerSettings) -> Iterator[Problem]:
     if not topic.name.isprintable() or not 1 <= len(topic.name) <= 255:
         text = "a topic's name has 1 to 255 characters and no control characters"
         yield Problem((("topics", topic.name),), text)
+    if {"*", "#"} & set(topic.name.split(".")):
+        text = "a topic's name with a word * or # would receive the results of others; rename it"
+        yield Problem((("topics", topic.name),), text)
     if is_creatable(topic.queue) or (broker.declare != "missing" and topic.queue != topic.name):
         return
     if topic.queue == topic.name:

@@ -47,7 +47,7 @@ class Table(BaseModel):
 
 
 class EngineSettings(Table):
-    """How to reach the engine's REST API.  `token_file` is kept as a path: it is read again."""
+    """How to reach the engine's REST API.  `password_file` and `token_file` are read again."""
 
     url: HttpUrl = "http://localhost:8080/engine-rest"
     username: Name | None = None

@@ -33,20 +33,38 @@ class Ports:
     epmd: int
 
 
+@dataclass(frozen=True)
+class Together:
+    """What the nodes of a cluster share: the directory of their cookie, and an epmd's port."""
+
+    home: Path
+    epmd: int
+
+
 class BrokerNode:
-    """A running node. Leaving its `with` block ends it."""
+    """A running node. Leaving its `with` block ends it.
+
+    `own_epmd` is False where the port mapper is somebody else's, who ends it.
+    """
 
     controllable = True
     container: str | None = None
 
     def __init__(
-        self, nodename: str, base_dir: Path, ports: Ports, environment: Mapping[str, str]
+        self,
+        nodename: str,
+        base_dir: Path,
+        ports: Ports,
+        environment: Mapping[str, str],
+        *,
+        own_epmd: bool = True,
     ) -> None:
         self.nodename = nodename
         self.base_dir = base_dir
         self.ports = ports
         self._environment = dict(environment)
         self._api = ManagementApi(self.management_url)
+        self._own_epmd = own_epmd
         self._epmd = self._start_epmd()
         self._beam = self._start_beam()
 
@@ -67,7 +85,8 @@ class BrokerNode:
     @property
     def pids(self) -> tuple[int, ...]:
         """Every process to end when nobody holds this object any more."""
-        return (self._beam.pid, self._epmd.pid)
+        own = () if self._epmd is None else (self._epmd.pid,)
+        return (self._beam.pid, *own)
 
     @property
     def running(self) -> bool:
@@ -101,12 +120,12 @@ class BrokerNode:
     def stop(self) -> None:
         """SIGTERM: the node closes its connections and its files. Takes about 6 s."""
         self._beam.stop(grace_s=STOP_GRACE_S)
-        self._epmd.kill()
+        self._end_epmd()
 
     def kill(self) -> None:
         """SIGKILL, as in a crash. Durable queues with their persistent messages survive it."""
         self._beam.kill()
-        self._epmd.kill()
+        self._end_epmd()
 
     def restart(self) -> None:
         """Start again after `stop` or `kill`, on the same data and the same ports."""
@@ -128,12 +147,12 @@ class BrokerNode:
     ) -> None:
         self.close()
 
-    def _start_epmd(self) -> Program:
-        """Our own port mapper in the foreground: one that the node started would outlive it."""
-        command = ["epmd", "-port", str(self.ports.epmd), "-address", "127.0.0.1"]
-        epmd = Program("epmd", command, log=self.base_dir / "epmd.log")
-        epmd.wait_until(lambda: listens(self.ports.epmd), limit_s=10)
-        return epmd
+    def _start_epmd(self) -> Program | None:
+        return start_epmd(self.ports.epmd, self.base_dir) if self._own_epmd else None
+
+    def _end_epmd(self) -> None:
+        if self._epmd is not None:
+            self._epmd.kill()
 
     def _start_beam(self) -> Program:
         command = [PROGRAMS / "rabbitmq-server"]
@@ -143,12 +162,20 @@ class BrokerNode:
             beam.wait_until(self._ready, limit_s=START_LIMIT_S)
         except BaseException:
             beam.kill()
-            self._epmd.kill()
+            self._end_epmd()
             raise
         return beam
 
     def _ready(self) -> bool:
         return listens(self.ports.amqp) and self._api.answers()
+
+
+def start_epmd(port: int, directory: Path) -> Program:
+    """A port mapper in the foreground: one that a node started would outlive it."""
+    command = ["epmd", "-port", str(port), "-address", "127.0.0.1"]
+    epmd = Program("epmd", command, log=directory / "epmd.log")
+    epmd.wait_until(lambda: listens(port), limit_s=10)
+    return epmd
 
 
 def start_rabbitmq(
@@ -158,22 +185,27 @@ def start_rabbitmq(
     config_lines: Sequence[str] = (),
     plugins: Sequence[str] = (),
     nodename: str | None = None,
+    together: Together | None = None,
 ) -> BrokerNode:
     """A node that accepts connections on 127.0.0.1, its files below `base_dir`.
 
-    `config_lines` are added to its rabbitmq.conf and `plugins` to the management plugin. Raises
-    PartError with the log's end when it does not come up.
+    `config_lines` are added to its rabbitmq.conf and `plugins` to the management plugin; nodes with
+    the same `together` can make a cluster. Raises PartError with the log's end when it does not
+    come up.
     """
     base_dir = base_dir.resolve()
     if not (PROGRAMS / "rabbitmq-server").exists() or shutil.which("epmd") is None:
         raise PartError("RabbitMQ is not installed: apt-get install rabbitmq-server")
-    ports = Ports(port or free_port(), free_port(), free_port(), free_port())
-    (base_dir / "home").mkdir(parents=True, exist_ok=True)
+    common = together or Together(base_dir / "home", free_port())
+    ports = Ports(port or free_port(), free_port(), free_port(), common.epmd)
+    base_dir.mkdir(parents=True, exist_ok=True)
+    common.home.mkdir(parents=True, exist_ok=True)
     (base_dir / "rabbitmq.conf").write_text("\n".join([*node_config(ports), *config_lines, ""]))
     enabled = ",".join(["rabbitmq_management", *plugins])
     (base_dir / "enabled_plugins").write_text(f"[{enabled}].\n")
     name = nodename or f"bridge-{secrets.token_hex(4)}@localhost"
-    return BrokerNode(name, base_dir, ports, node_environment(name, base_dir, ports))
+    environment = node_environment(name, base_dir, ports, common.home)
+    return BrokerNode(name, base_dir, ports, environment, own_epmd=together is None)
 
 
 def node_config(ports: Ports) -> list[str]:
@@ -187,7 +219,9 @@ def node_config(ports: Ports) -> list[str]:
     ]
 
 
-def node_environment(nodename: str, base_dir: Path, ports: Ports) -> dict[str, str]:
+def node_environment(
+    nodename: str, base_dir: Path, ports: Ports, home: Path | None = None
+) -> dict[str, str]:
     """The caller's environment without its RabbitMQ and Erlang settings, and with ours."""
     inherited = {
         key: value
@@ -195,7 +229,7 @@ def node_environment(nodename: str, base_dir: Path, ports: Ports) -> dict[str, s
         if not key.startswith(("RABBITMQ_", "ERL_", "NOTIFY_SOCKET"))
     }
     return inherited | {
-        "HOME": str(base_dir / "home"),
+        "HOME": str(home or base_dir / "home"),
         "RABBITMQ_NODENAME": nodename,
         "RABBITMQ_MNESIA_BASE": str(base_dir / "data"),
         "RABBITMQ_LOG_BASE": str(base_dir / "log"),

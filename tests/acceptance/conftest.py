@@ -1,4 +1,4 @@
-"""A virtual host for the tests of a module that share one bridge."""
+"""Parts that the tests of a module, or of the whole run, share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.local import choice
+from deploy.local.engine import start_engine
+from deploy.local.programs import PartError
+from tests.conftest import missing
+from tests.support.engine import EngineRest
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +20,25 @@ def shared_amqp_url(broker_node: choice.Broker) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield broker_node.add_vhost(name)
     broker_node.delete_vhost(name)
+
+
+@pytest.fixture(scope="session")
+def guarded_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineRest]:
+    """An engine that asks for credentials and heeds authorizations; demo/demo may everything."""
+    properties = {
+        "spring.profiles.active": "basic-auth",
+        "camunda.bpm.authorization.enabled": "true",
+    }
+    try:
+        part = start_engine(
+            "camunda", properties=properties, log_dir=tmp_path_factory.mktemp("guarded")
+        )
+    except PartError as error:
+        missing(error)
+        raise
+    with part:
+        rest = EngineRest(part.url)
+        rest._session.auth = ("demo", "demo")
+        user = {"profile": {"id": "weak"}, "credentials": {"password": "weak"}}
+        rest.call("POST", "/user/create", user)
+        yield rest

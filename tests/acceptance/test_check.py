@@ -21,10 +21,8 @@ import pytest
 import requests
 
 from deploy.local import choice
-from deploy.local.engine import start_engine
 from deploy.local.engine_build import EngineKind
-from deploy.local.programs import PartError, free_port
-from tests.conftest import missing
+from deploy.local.programs import free_port
 from tests.support.amqp import Amqp
 from tests.support.bridge import settings, toml
 from tests.support.engine import EngineRest, unique
@@ -152,28 +150,6 @@ class Rabbit:
 def rabbit(broker_node: choice.Broker, amqp_url: str) -> Iterator[Rabbit]:
     with Rabbit(broker_node, amqp_url) as api:
         yield api
-
-
-@pytest.fixture(scope="module")
-def guarded_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineRest]:
-    """An engine that asks for credentials and heeds authorizations; demo/demo may everything."""
-    properties = {
-        "spring.profiles.active": "basic-auth",
-        "camunda.bpm.authorization.enabled": "true",
-    }
-    try:
-        part = start_engine(
-            "camunda", properties=properties, log_dir=tmp_path_factory.mktemp("guarded")
-        )
-    except PartError as error:
-        missing(error)
-        raise
-    with part:
-        rest = EngineRest(part.url)
-        rest._session.auth = ("demo", "demo")
-        user = {"profile": {"id": "weak"}, "credentials": {"password": "weak"}}
-        rest.call("POST", "/user/create", user)
-        yield rest
 
 
 # -- nothing wrong, nothing touched ----------------------------------------------------------

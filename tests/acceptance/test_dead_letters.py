@@ -7,14 +7,21 @@ from typing import Any
 
 import pytest
 
+from tests.support.amqp import Message
 from tests.support.engine import EngineRest
-from tests.support.stage import Stage
+from tests.support.stage import Case, Stage
 from tests.support.waiting import eventually
 
 TOPICS: dict[str, dict[str, Any]] = {
     "rejected": {},
     "limit": {},
     "expired": {},
+    "dropped": {},
+    "detour": {},
+    "stale": {},
+    "wait": {},
+    "forged": {},
+    "other": {},
     "full": {},
     "no-exchange": {"exchange": "missing"},
     "no-route": {"exchange": "unbound", "routing_key": "nobody"},
@@ -29,6 +36,14 @@ def odd_queues(stage: Stage) -> None:
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     channel.queue_declare(names["full"], durable=True, arguments=full)
     channel.exchange_declare("unbound", "direct", durable=True)
+    channel.queue_declare(names["dropped"], durable=True, arguments={"x-max-length": 1, **dead})
+    # Rejected messages rest a while in a queue of their owner's before they come to the bridge.
+    rest = {"x-message-ttl": 100, **dead}
+    channel.exchange_declare("detour", "fanout", durable=True)
+    channel.queue_declare("rest", durable=True, arguments=rest)
+    channel.queue_bind("rest", "detour")
+    detour = {"x-dead-letter-exchange": "detour"}
+    channel.queue_declare(names["detour"], durable=True, arguments=detour)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +92,117 @@ def test_an_expired_message_is_released_and_costs_no_retry(stage: Stage) -> None
     case.end()
 
 
+def test_a_message_that_found_no_room_is_released_and_costs_no_retry(stage: Stage) -> None:
+    """Somebody's queue drops its oldest message for each new one: the task comes again."""
+    first = stage.begin("dropped")
+    eventually(lambda: stage.count("dropped", "confirmed") == 1)
+    second = stage.begin("dropped")
+    eventually(lambda: stage.count("dropped", "released") >= 1)
+    assert (first.retries(), second.retries()) == (None, None)
+
+    unfinished = {first.instance, second.instance}
+
+    def work() -> bool:
+        message = stage.amqp.get(first.queue)
+        if message is not None:
+            assert message.properties.message_id.endswith(":-")
+            stage.answer(message)
+            unfinished.discard(message.headers["processInstanceId"])
+        return not unfinished
+
+    eventually(work, 40)
+    assert first.end() == second.end() == "end"
+
+
+def test_a_rejected_message_that_came_by_a_detour_is_a_failed_attempt(stage: Stage) -> None:
+    """It expired last, in its owner's queue; but a worker had it and refused it."""
+    case = stage.begin("detour")
+
+    eventually(lambda: stage.amqp.refuse(case.queue, requeue=False))
+
+    assert "rejected" in case.message().json["errorMessage"]
+    assert case.retries() == 2
+
+
+def test_a_dead_letter_of_an_older_attempt_changes_nothing(stage: Stage) -> None:
+    """A worker that reports its failure and then rejects the message has failed once."""
+    case = stage.begin("stale")
+    method, properties, body = held_message(stage, case)
+    later = {"errorMessage": "no", "retryTimeout": 3_600_000}
+
+    stage.answer(Message(body, properties, method.redelivered), later, "failure")
+    eventually(lambda: case.retries() == 2)
+    stage.amqp.channel.basic_reject(method.delivery_tag, requeue=False)
+
+    eventually(lambda: stage.count("stale", "stale") == 1)
+    assert case.retries() == 2
+
+
+def test_a_dead_letter_of_a_task_that_is_done_is_acknowledged(stage: Stage) -> None:
+    """Answered first and rejected then: the answer counts."""
+    case = stage.begin("stale")
+    method, properties, body = held_message(stage, case)
+
+    stage.answer(Message(body, properties, method.redelivered), {"done": True})
+    assert case.end() == "end"
+    stage.amqp.channel.basic_reject(method.delivery_tag, requeue=False)
+
+    eventually(lambda: stage.count("stale", "gone") == 1)
+
+
+def test_a_rejection_of_a_suspended_task_waits_with_its_reason(stage: Stage) -> None:
+    """The waiting room adds a reason of its own, which is not taken for the message's."""
+    case = stage.begin("wait")
+    method, _, _ = held_message(stage, case)
+    stage.engine.suspend(case.instance, True)
+
+    stage.amqp.channel.basic_reject(method.delivery_tag, requeue=False)
+
+    eventually(lambda: stage.count("wait", "waiting") >= 2, what="it came back and waits again")
+    assert case.retries() is None
+    stage.engine.suspend(case.instance, False)
+    assert "rejected" in case.message(limit=40).json["errorMessage"]
+    assert case.retries() == 2
+
+
+FORGED = [{"reason": "rejected", "queue": "forged", "count": 1}]
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes"),
+    [
+        ("unknown-topic", {"type": "nobody"}),
+        ("bad-token", {"correlation_id": "0.b1e2.-.forged"}),
+        ("bad-token", {"type": "other"}),
+        ("no-reason", {"headers": {"x-death": [{"reason": "tired"}]}}),
+        ("no-reason", {"headers": {"x-death": [1, None, {"queue": []}]}}),
+        ("no-reason", {"headers": {}}),
+    ],
+)
+def test_a_forged_dead_letter_is_parked_and_fails_no_task(
+    stage: Stage, reason: str, changes: dict[str, Any]
+) -> None:
+    """Whoever may publish there says nothing about a task without its token, topic and reason."""
+    case = stage.begin("forged")
+    message = case.message()
+    stage.amqp.drain("bridge.parked")
+    genuine = {
+        "type": case.topic,
+        "correlation_id": message.properties.correlation_id,
+        "headers": {"x-death": FORGED},
+    }
+    forged = {**genuine, **changes}
+    forged["type"] = stage.names.get(forged["type"], forged["type"])
+
+    stage.amqp.send("bridge.dead", "", b"{}", **forged)
+
+    parked = stage.parked(forged["correlation_id"])
+    assert parked.headers["reason"] == reason
+    assert case.retries() is None
+    stage.answer(message)
+    assert case.end() == "end"
+
+
 def test_a_queue_declared_by_others_is_used_as_it_is(stage: Stage) -> None:
     """Never redefined; the log names what differs, once."""
     for short in ("expired", "full"):
@@ -123,3 +249,15 @@ def mend_exchanges(stage: Stage) -> None:
         channel.queue_declare(queue, durable=True)
         channel.exchange_declare(exchange, "direct", durable=True)
         channel.queue_bind(queue, exchange, key)
+
+
+def held_message(stage: Stage, case: Case) -> tuple[Any, Any, bytes]:
+    """A task's message in a worker's hands: method, properties, body; not acknowledged."""
+    held = eventually(lambda: taken(stage, case))
+    assert held is not None
+    return held
+
+
+def taken(stage: Stage, case: Case) -> tuple[Any, Any, bytes] | None:
+    method, properties, body = stage.amqp.channel.basic_get(case.queue)
+    return None if method is None else (method, properties, body)

@@ -38,6 +38,9 @@ def send(stage: Stage, message: Message, body: bytes, **properties: Any) -> None
         "type": "answer",
         "app_id": "a-worker",
         "timestamp": 1_700_000_000,
+        "priority": 4,
+        "expiration": "3600000",
+        "user_id": "guest",
         "headers": {"trace": "t-1"},
         **properties,
     }
@@ -247,6 +250,11 @@ def assert_original(
     assert (properties.type, properties.app_id) == ("answer", "a-worker")
     assert (properties.content_type, properties.content_encoding) == ("application/json", "utf-8")
     assert (properties.timestamp, properties.delivery_mode) == (1_700_000_000, 2)
+    assert properties.priority == 4
+    # These two RabbitMQ would act upon: it would drop the copy, or refuse it as another user's.
+    assert (properties.expiration, properties.user_id) == (None, None)
+    assert parked.headers["originalExpiration"] == "3600000"
+    assert parked.headers["originalUserId"] == "guest"
     assert headers.items() <= parked.headers.items()
 
 

@@ -34,7 +34,8 @@ class FakePublisher:
     `sent` has every message that the broker would have seen, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, threaded: bool = True) -> None:
+        """Without a thread of its own, whoever calls `run_pending` is its thread."""
         self.ready = threading.Event()
         self.ready.set()
         self.connected = threading.Event()
@@ -46,7 +47,8 @@ class FakePublisher:
         self._unsettled = 0
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fake publisher", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread.start()
 
     @property
     def backlog(self) -> int:
@@ -95,7 +97,18 @@ class FakePublisher:
     def close(self) -> None:
         """End the thread."""
         self._inbox.put(None)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def run_pending(self) -> bool:
+        """Do what the thread would do now; False if there was nothing."""
+        done = False
+        while not self._inbox.empty():
+            step = self._inbox.get()
+            if step is not None:
+                step()
+                done = True
+        return done
 
     def _run(self) -> None:
         while (step := self._inbox.get()) is not None:

@@ -30,6 +30,7 @@ from bridge.ledger import Entry, Ledger, Timing
 from bridge.lock_keeper import LockKeeper
 from bridge.messages import Delivery, engine_seconds
 from bridge.metrics import Metrics
+from bridge.outcomes import Outcomes
 from bridge.protocol import RetryPolicy
 from bridge.reporter import Reporter
 from bridge.results import ReplyRules
@@ -38,6 +39,7 @@ from bridge.simulated_engine import SimulatedEngine, linear_process
 from bridge.task_message import Shape
 from bridge.tokens import TokenSigner
 from bridge.topics import Topic
+from bridge.unanswered import Unanswered
 from tests.support.fake_publisher import FakePublisher
 from tests.support.waiting import eventually
 
@@ -95,9 +97,9 @@ class Rooms:
         self.engine = engine
         self._moved = moved
         self.topics: Mapping[str, Topic] = {t.name: t for t in topics or (make_topic("a"),)}
-        self.stopping = threading.Event()
+        self.stopping = self.new_stopping()
         self.metrics = Metrics()
-        self.publisher = FakePublisher()
+        self.publisher = self.new_publisher()
         self.repairs: list[str] = []
         self.repair: Callable[[str], bool] = lambda _: True
         self.consumers: Callable[[str], int] = lambda _: 1
@@ -108,28 +110,51 @@ class Rooms:
         self._tags = itertools.count(1)
         self._build(worker_id, poll_timeout)
 
+    # What `tests.support.stepped_rooms` replaces, to run without threads.
+
+    def new_stopping(self) -> threading.Event:
+        return threading.Event()
+
+    def new_publisher(self) -> FakePublisher:
+        return FakePublisher()
+
+    def new_callers(self, size: int, groups: int) -> Callers:
+        return Callers(size, groups)
+
+    def ack(self, delivery: Delivery) -> None:
+        """What the consumer's acknowledgement stands for."""
+        self.acked.append(delivery)
+
     def _build(self, worker_id: str, poll_timeout: float) -> None:
         publisher = cast("Publisher", self.publisher)
         options = HttpOptions(self.engine.url, connect_timeout=2, read_timeout=5)
         self.client = client = EngineClient(options, worker_id, stopping=self.stopping)
         self.ledger = ledger = Ledger({n: t.timing for n, t in self.topics.items()})
-        self.callers = callers = Callers(4, groups=len(self.topics))
+        self.callers = callers = self.new_callers(4, len(self.topics))
         self.attempts = attempts = Attempts(client, ledger, self.metrics)
+        outcomes = Outcomes(client, attempts, ledger, self.metrics)
         self.signer = signer = TokenSigner(b"k" * 32)
         self.sidings = Sidings(publisher, callers, PARKED, WAIT)
-        self.chores = chores = Callers(1)
+        self.chores = chores = self.new_callers(1, 1)
         self.circuits = circuits = Circuits(self.topics, chores, self._repair)
         self.reporter = Reporter(
             engine=client,
-            attempts=attempts,
+            outcomes=outcomes,
             ledger=ledger,
             callers=callers,
             sidings=self.sidings,
-            ack=self.acked.append,
+            ack=self.ack,
             signer=signer,
             topics=self.topics,
             metrics=self.metrics,
             dead_letters=DEAD,
+        )
+        self.unanswered = Unanswered(
+            outcomes=outcomes,
+            ledger=ledger,
+            callers=callers,
+            gate=client.gate,
+            closing=self.reporter.closing,
         )
         self.handover = Handover(
             engine=client,
@@ -141,7 +166,7 @@ class Rooms:
             topics=self.topics,
             circuits=circuits,
             metrics=self.metrics,
-            complete_unanswered=self.reporter.complete_unanswered,
+            complete_unanswered=self.unanswered.complete,
             stopping=self.stopping,
         )
         self.dispatcher = Dispatcher(

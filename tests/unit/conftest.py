@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import bridge.patience
 from bridge.simulated_engine import SimulatedEngine
 from bridge.topics import Topic
 from tests.support.rooms import MovableTime, Rooms, movable_time
@@ -46,3 +47,14 @@ def open_rooms(simulated: SimulatedEngine, moved: MovableTime) -> Iterator[Open]
 def rooms(open_rooms: Open) -> Rooms:
     """One replica for topic `a`, its callers running."""
     return open_rooms().start()
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the engine did not take is tried again in an instant, as often as ever."""
+    tries = len(bridge.patience.BROKEN_PAUSES_SECONDS)
+    monkeypatch.setattr("bridge.patience.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("bridge.patience.MAX_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("bridge.patience.LOOK_SECONDS", 0.002)
+    monkeypatch.setattr("bridge.patience.BROKEN_PAUSES_SECONDS", (0.001,) * tries)
+    monkeypatch.setattr("bridge.engine.gate.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("bridge.engine.gate.MAX_PAUSE_SECONDS", 0.02)

@@ -14,7 +14,7 @@ MAX_LINES = 400
 
 # From data to the command line: a room imports from its own rank's package or from lower ranks.
 RANKS: list[set[str]] = [
-    {"errors", "clock"},
+    {"errors", "clock", "tls"},
     {
         "callers",
         "messages",
@@ -22,6 +22,7 @@ RANKS: list[set[str]] = [
         "metrics",
         "logs",
         "tokens",
+        "patience",
         "variables",
         "settings",
         "status",
@@ -33,10 +34,11 @@ RANKS: list[set[str]] = [
     {"dead_letters", "renewal_rate"},
     {"engine", "broker"},
     {"attempts", "circuits", "sidings", "adoption"},
-    {"handover"},
-    {"dispatcher", "reporter", "lock_keeper"},
+    {"handover", "outcomes"},
+    {"dispatcher", "reporter", "lock_keeper", "unanswered"},
     {"plan"},
     {"service", "check"},
+    {"permissions"},
     {"cli"},
     {"__main__"},
 ]
@@ -165,7 +167,9 @@ def test_the_simulated_engine_stands_alone() -> None:
             assert STANDS_ALONE not in rooms, module.name
 
 
-@pytest.mark.parametrize("room", ["errors", "clock", "callers", "messages", "ledger", "protocol"])
+@pytest.mark.parametrize(
+    "room", ["errors", "clock", "callers", "messages", "ledger", "protocol", "patience"]
+)
 def test_the_inner_rooms_do_no_input_or_output(room: str) -> None:
     """State knows no sockets, files or threads of its own."""
     module = next(m for m in MODULES if m.name == f"bridge.{room}")

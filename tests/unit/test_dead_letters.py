@@ -65,6 +65,21 @@ def test_the_latest_death_counts() -> None:
     assert read([death("delivery_limit"), death("expired", "old")]).reason == "delivery_limit"
 
 
+def test_the_task_queue_counts_before_queues_on_the_way_here() -> None:
+    """A queue of its owner's may delay it: expired there, it was still rejected by a worker."""
+    letter = read([death("expired", "rest"), death("rejected", "pay")])
+
+    assert (letter.reason, letter.queue) == ("rejected", "pay")
+    assert read([death("expired", "pay"), death("rejected", "rest")]).reason == "expired"
+
+
+def test_the_latest_death_in_the_task_queue_counts() -> None:
+    """Rejected, tried again after a delay of its owner's, and then dropped for want of room."""
+    letter = read([death("maxlen", "pay"), death("expired", "rest"), death("rejected", "pay")])
+
+    assert letter.reason == "maxlen"
+
+
 def test_the_reason_survives_the_waiting_room() -> None:
     """A dead letter of a suspended task waits there and comes back marked as expired by it."""
     noted = note(read([death("rejected")]))

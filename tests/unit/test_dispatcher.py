@@ -595,7 +595,22 @@ def test_what_waits_for_its_channel_is_given_back_at_the_stop(one: Rooms) -> Non
     one.publisher.take_back()
 
     eventually(lambda: one.engine.calls.of("unlock", task_id))
-    assert one.lock_left(task_id) < 0
+    eventually(lambda: one.lock_left(task_id) < 0)
+
+
+def test_a_task_that_a_peer_holds_by_now_is_not_unlocked(one: Rooms) -> None:
+    """An older copy of it has failed and a peer has fetched the retry: /unlock checks no owner."""
+    one.publisher.decide = lambda _: None
+    task_id = one.instance()
+    eventually(lambda: one.publisher.pending)
+    one.engine_sets_retries(task_id, 2)
+
+    one.stopping.set()
+    one.publisher.take_back()
+
+    eventually(lambda: task_id not in one.ledger)
+    one.settled()
+    assert one.engine.calls.of("unlock") == ()
 
 
 def test_what_may_be_anothers_already_is_not_unlocked(one: Rooms) -> None:

@@ -116,10 +116,29 @@ def test_each_answer_has_one_meaning(status: int, body: bytes, kind: type[Engine
 
 
 @pytest.mark.parametrize("status", [200, 204, 299])
-@pytest.mark.parametrize("body", [b"", b"[]", HTML, rest("is suspended")])
+@pytest.mark.parametrize("body", [b"", b"[]", b' {"id": "t"}', rest("is suspended")])
 def test_an_accepted_call_is_accepted(status: int, body: bytes) -> None:
     """The body of a success is not searched for words."""
     assert classify(status, body) is None
+
+
+@pytest.mark.parametrize("body", [HTML, b"\n <html>", b"OK", b"true", b"\xff"])
+def test_a_page_with_status_200_is_no_success(body: bytes) -> None:
+    """A proxy's login page: taken for the engine's yes, it would lose the result."""
+    assert isinstance(classify(200, body), EngineMisconfigured)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), (None, 0.0), ("", 0.0), ("soon", 0.0), ("-1", 0.0), ("1e9", 0.0), ("1.5", 0.0)],
+)
+def test_who_asks_for_time_is_heard(status: int, header: str | None, seconds: float) -> None:
+    """`Retry-After` in whole seconds; in any other form our own pauses have to do."""
+    error = classify(status, b"", header)
+
+    assert isinstance(error, EngineUnavailable)
+    assert error.retry_after == seconds
 
 
 def test_the_owner_of_a_foreign_lock_is_told() -> None:
@@ -164,7 +183,7 @@ def test_whatever_comes_back_means_something(status: int, body: bytes) -> None:
     """Behind an address there may be anything; the bridge must not die of it."""
     error = classify(status, body)
 
-    assert (error is None) == (200 <= status < 300)
+    assert error is not None or 200 <= status < 300
 
 
 def test_json_deeper_than_any_stack_is_no_answer_of_the_engine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import socket
@@ -17,15 +18,14 @@ import pytest
 
 from bridge.clock import monotonic
 from bridge.engine import EngineClient, EngineClock
+from bridge.engine.auth import Basic, BasicFile, Bearer, BearerFile
 from bridge.engine.client import PAGE, QUERY_IDS, file_address
+from bridge.engine.clock import lock_window
 from bridge.engine.http import (
     CONFLICT_TRIES,
     LOST_TRIES,
-    Bearer,
-    BearerFile,
     EngineHttp,
     HttpOptions,
-    basic,
 )
 from bridge.errors import (
     EngineBroken,
@@ -44,6 +44,7 @@ from bridge.simulated_engine import Answer, Drop, Hold, SimulatedEngine, linear_
 from tests.support.rooms import WORKER
 from tests.support.waiting import eventually
 
+AUTH = "Authorization"
 TOPIC = {"topicName": "a", "lockDuration": 60_000}
 CONFLICT = Answer(500, {"type": "OptimisticLockingException", "message": "x", "code": 1})
 
@@ -93,13 +94,13 @@ REPEATED: list[tuple[str, Verb]] = [
     ("bpmnError", lambda client, task: client.bpmn_error(task, "E1", "m", {})),
     ("extendLock", lambda client, task: client.extend_lock(task, 60)),
     ("lock", lambda client, task: client.lock(task, 60)),
-    ("unlock", lambda client, task: client.unlock(task)),
     ("getTask", lambda client, task: client.task(task)),
     ("query", lambda client, task: client.tasks([task])),
 ]
 NEVER_REPEATED: list[tuple[str, Verb]] = [
     ("failure", fail),
     ("fetchAndLock", lambda client, task: client.fetch_and_lock([TOPIC], 1)),
+    ("unlock", lambda client, task: client.unlock(task)),
 ]
 repeated = pytest.mark.parametrize(("verb", "call"), REPEATED, ids=[v for v, _ in REPEATED])
 never = pytest.mark.parametrize(
@@ -112,8 +113,8 @@ never = pytest.mark.parametrize(
 
 @pytest.mark.parametrize(
     ("verb", "call"),
-    [*REPEATED, NEVER_REPEATED[0]],
-    ids=[v for v, _ in [*REPEATED, ("failure", 0)]],
+    [*REPEATED, NEVER_REPEATED[0], NEVER_REPEATED[2]],
+    ids=[v for v, _ in [*REPEATED, NEVER_REPEATED[0], NEVER_REPEATED[2]]],
 )
 def test_a_conflict_is_repeated(
     engine: SimulatedEngine, client: EngineClient, task: str, verb: str, call: Verb
@@ -155,7 +156,9 @@ def test_a_lost_answer_is_repeated(
 def test_an_answer_that_is_lost_is_not_repeated_where_it_would_do_harm(
     engine: SimulatedEngine, client: EngineClient, task: str, verb: str, call: Verb
 ) -> None:
-    """A second failure would end the next attempt's lock, a second fetch would lock more tasks."""
+    """A second failure would end the next attempt's lock, a second fetch would lock more tasks, a
+    second unlock could free what a peer has fetched meanwhile.
+    """
     engine.faults.add(verb, when="after", action=Drop())
 
     with pytest.raises(EngineUnavailable):
@@ -197,6 +200,20 @@ def test_a_completion_whose_answer_was_lost_is_gone_at_the_second_call(
 
     with pytest.raises(TaskGone):
         client.complete(task, {}, {})
+
+
+def test_a_completion_that_the_engine_took_and_stalls_on_is_found_done(
+    engine: SimulatedEngine, task: str, stopping: threading.Event
+) -> None:
+    """The read time-out ends the wait; the call is made again and finds the task gone."""
+    options = HttpOptions(engine.url, connect_timeout=1, read_timeout=0.3)
+    stalled = engine.faults.add("complete", when="after", action=Hold())
+
+    with pytest.raises(TaskGone):
+        EngineClient(options, WORKER, stopping=stopping).complete(task, {}, {})
+
+    stalled.release()
+    assert engine.tasks() == []
 
 
 def test_a_lost_answer_is_repeated_a_few_times_only(
@@ -448,7 +465,7 @@ def http(listener: Listener, **options: Any) -> EngineHttp:
 
 def test_basic_authentication_is_utf_8(listener: Listener) -> None:
     """Passwords have umlauts too."""
-    http(listener, auth=basic("demo", "geheimä")).once("GET", "/version")
+    http(listener, auth=Basic("demo", "geheimä")).once("GET", "/version")
 
     assert listener.sent("Authorization") == ["Basic ZGVtbzpnZWhlaW3DpA=="]
 
@@ -458,7 +475,7 @@ def test_the_engine_takes_the_credentials_or_says_401(stopping: threading.Event)
     with SimulatedEngine(basic_auth=("demo", "demo")) as engine:
 
         def version(password: str) -> str:
-            options = HttpOptions(engine.url, auth=basic("demo", password))
+            options = HttpOptions(engine.url, auth=Basic("demo", password))
             return EngineClient(options, WORKER, stopping=stopping).version()
 
         assert version("demo").startswith("7.")
@@ -489,6 +506,28 @@ def test_a_token_file_is_read_again_when_it_changes(listener: Listener, tmp_path
         calls.once("GET", "/version")
 
     assert listener.sent("Authorization") == ["Bearer first", "Bearer second", "Bearer second"]
+
+
+def test_a_password_file_is_read_again_when_it_changes(listener: Listener, tmp_path: Path) -> None:
+    """A rotated secret needs no restart; an empty file is one that is being written."""
+    path = tmp_path / "password"
+    calls = http(listener, auth=BasicFile("demo", path))
+
+    for second, password in enumerate(("old one\n", "new:ä\r\n", "")):
+        path.write_text(password, encoding="utf-8", newline="")
+        os.utime(path, (second, second))
+        calls.once("GET", "/version")
+
+    sent = [base64.b64decode(str(value).removeprefix("Basic ")) for value in listener.sent(AUTH)]
+    assert sent == [b"demo:old one", *["demo:new:ä".encode()] * 2]
+
+
+def test_a_password_file_that_never_was_there_is_told(listener: Listener, tmp_path: Path) -> None:
+    """Without any password nothing is asked."""
+    with pytest.raises(EngineMisconfigured, match="password_file"):
+        http(listener, auth=BasicFile("demo", tmp_path / "missing")).once("GET", "/version")
+
+    assert listener.requests == []
 
 
 def test_a_token_file_that_never_was_there_is_told(listener: Listener, tmp_path: Path) -> None:
@@ -786,11 +825,9 @@ def test_the_window_of_a_lock_holds_what_the_engine_shows(
 
 def test_a_window_is_as_wide_as_the_call_was_long() -> None:
     """Somewhere in it, the lock was set."""
-    clock = EngineClock()
-    clock.observe("Thu, 01 Jan 2026 00:00:00 GMT", at=100.0)
     new_year = 1_767_225_600
 
-    window = clock.window(60, began=98.0, ended=100.0)
+    window = lock_window(60, dated=new_year, took=2.0)
 
     assert (window.earliest, window.latest) == (new_year - 2 + 60, new_year + 1 + 60)
 

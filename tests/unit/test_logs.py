@@ -70,3 +70,42 @@ def test_the_level_is_the_least_that_is_written(level: str, events: int) -> None
 
     assert len(lines) == events
     assert not any("told by" in line for line in lines)
+
+
+HOSTILE = """
+import sys, structlog
+from bridge import logs
+logs.configure("{form}", "info", ["s3cret-word", "s3cret", "tiny"])
+log = structlog.get_logger("bridge.test")
+log.info("BPMN error", code="a\\nb \x1b[31m \u202e \x85", many=["s3cret-word", 1], tiny="tiny")
+log.info("s3cret\\n" + "x" * 50_000)
+raise ValueError("lost s3cret-word \x1b[31m")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_text_forges_a_line_and_no_secret_is_written(form: str) -> None:
+    """Error codes and the words of an engine come from outside; a traceback quotes what it held."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE.format(form=form)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    text = done.stderr
+    lines = text.splitlines()
+    assert done.returncode == 1
+    assert "s3cret" not in text
+    assert "-word" not in text
+    assert "tiny" in text
+    assert len(text) < 30_000
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "bridge died" in text
+    assert "lost [hidden]" in text
+    if form == "json":
+        assert [json.loads(line)["level"] for line in lines] == ["info", "info", "critical"]
+        assert json.loads(lines[0])["many"] == "['[hidden]', 1]"
+    else:
+        assert len([line for line in lines if "[info" in line or "[critical" in line]) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -234,16 +235,32 @@ def test_the_engine_without_credentials(read: Read) -> None:
 
 
 def test_each_kind_of_credentials(read: Read, tmp_path: Path) -> None:
-    """Basic in UTF-8, a token, a token in a file."""
-    token_file = tmp_path / "token"
+    """Basic in UTF-8, a token, either of them in a file that is read again when it changes."""
+    token_file, password_file = tmp_path / "token", tmp_path / "password"
     token_file.write_text("from-file\n", encoding="utf-8")
+    password_file.write_text("ö\n", encoding="utf-8")
 
     def sent(keys: str) -> str | None:
         return authorization(plan.http_options(read(f"[engine]\n{keys}\n[topics.pay]").engine))
 
     assert sent('username = "ä"\npassword = "ö"') == "Basic w6Q6w7Y="
+    assert sent(f'username = "ä"\npassword_file = "{password_file}"') == "Basic w6Q6w7Y="
     assert sent('token = "abc"') == "Bearer abc"
     assert sent(f'token_file = "{token_file}"') == "Bearer from-file"
+
+
+def test_a_password_in_a_file_may_be_rotated(read: Read, tmp_path: Path) -> None:
+    """The next call has the new one: no restart, no minute of refused calls."""
+    path = tmp_path / "password"
+    path.write_text("ö", encoding="utf-8")
+    keys = f'[engine]\nusername = "ä"\npassword_file = "{path}"\n[topics.pay]'
+    options = plan.http_options(read(keys).engine)
+    before = authorization(options)
+
+    path.write_text("ü", encoding="utf-8")
+    os.utime(path, (1, 1))
+
+    assert (before, authorization(options)) == ("Basic w6Q6w7Y=", "Basic w6Q6w7w=")
 
 
 def test_headers_and_certificates_of_the_engine(read: Read, tmp_path: Path) -> None:
@@ -283,6 +300,22 @@ def test_how_to_reach_the_broker(read: Read) -> None:
 
     assert options.urls == ("amqp://me:p%2Fw@one/%2F", "amqp://me:p%2Fw@two/%2F")
     assert options.heartbeat == 8
+
+
+def test_the_brokers_password_file_is_read_again_by_each_connection(
+    read: Read, tmp_path: Path
+) -> None:
+    """A rotated password needs no restart."""
+    secret = tmp_path / "password"
+    secret.write_text("first\n")
+    options = plan.broker_options(
+        read(f'[broker]\nusername = "me"\npassword_file = "{secret}"\n[topics.pay]').broker
+    )
+
+    secret.write_text("second\n")
+
+    [parameters] = options.parameters("test")
+    assert parameters.credentials.password == "second"
 
 
 def parts(settings: Settings) -> dict[str, Exchange | Queue]:

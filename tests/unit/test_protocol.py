@@ -16,6 +16,7 @@ from bridge.protocol import (
     MIN_PAUSE_SECONDS,
     RetryPolicy,
     adoptable,
+    release_pause,
     same_attempt,
     still_ours,
 )
@@ -262,3 +263,11 @@ def test_every_failure_brings_the_incident_nearer(
     assert pause >= MIN_PAUSE_SECONDS
     if attempt:
         assert retries < attempt
+
+
+@pytest.mark.parametrize(
+    ("asked", "pause"), [(0.001, 0.001), (5, 5), (20, 20), (30, 20), (600, 20)]
+)
+def test_a_released_task_rests_for_a_third_of_a_window_at_most(asked: float, pause: float) -> None:
+    """A longer lock could be taken for one that the fetch set, or for a lease."""
+    assert release_pause(asked, publish_window=60) == pause

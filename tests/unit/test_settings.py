@@ -683,3 +683,12 @@ def test_a_foreign_queue_may_have_any_name_where_nothing_is_declared(read: Load)
     text = '[broker]\ndeclare = "passive"\n[topics.x]\nqueue = "Zahlungen/Büro 1"'
 
     assert read(text).topics["x"].queue == "Zahlungen/Büro 1"
+
+
+@pytest.mark.parametrize("name", ["#", "pay.*", "*.pay", "a.#.b"])
+def test_a_topic_that_would_bind_others_results_is_refused(problems: Problems, name: str) -> None:
+    """Its key at the results exchange would be a pattern."""
+    (problem,) = problems(f'[topics."{name}"]\nqueue = "pay"')
+
+    assert problem.startswith(f'topics."{name}": ')
+    assert "would receive the results of others" in problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def delivery(**changes: Any) -> Delivery:
         "content_type": "text/plain",
         "content_encoding": "latin1",
         "timestamp": 5,
+        "priority": 7,
         "app_id": "worker",
     }
     return Delivery(**(known | changes))
@@ -69,6 +71,7 @@ PROPERTIES = (
     "content_type",
     "content_encoding",
     "timestamp",
+    "priority",
     "app_id",
 )
 
@@ -203,6 +206,88 @@ def test_headers_that_cannot_be_written_again_are_left_out(
     last = rooms.publisher.sent[-1].publication
     assert last.body == b"\xff\x00"
     assert last.headers.get("reason") == ("bad-json" if siding == "park" else None)
+
+
+@pytest.mark.parametrize("siding", ["park", "wait"])
+def test_what_rabbitmq_would_act_upon_stands_in_headers(
+    rooms: Rooms, then: Then, siding: str
+) -> None:
+    """An expiration would end the copy too, and a user id other than ours closes the channel."""
+    original = delivery(expiration="60000", user_id="worker-a")
+
+    copy = copied(rooms, original, then, siding)
+
+    assert copy.expiration_ms is None
+    assert copy.headers["originalExpiration"] == "60000"
+    assert copy.headers["originalUserId"] == "worker-a"
+
+
+@pytest.mark.parametrize("siding", ["park", "wait"])
+def test_a_copy_goes_to_nobody_else(rooms: Rooms, then: Then, siding: str) -> None:
+    """RabbitMQ sends to every queue in CC and BCC, and the copy is sent with the bridge's rights: a
+    worker fenced in by its own could write anywhere.
+    """
+    original = delivery(headers={"CC": ["b.results"], "BCC": ["b"], "x": 1})
+
+    copy = copied(rooms, original, then, siding)
+
+    assert not {"CC", "BCC"} & copy.headers.keys()
+    assert copy.headers["x"] == 1
+
+
+def test_a_waiting_message_has_not_died_before(rooms: Rooms, then: Then) -> None:
+    """RabbitMQ drops a message on its way to a queue in which, it says, it expired already."""
+    deaths = {"x-death": [{"queue": "a.results"}], "x-first-death-queue": "a.results", "x": 1}
+
+    waiting = copied(rooms, delivery(headers=deaths), then, "wait")
+    parked = copied(rooms, delivery(headers=deaths), then, "park")
+
+    assert waiting.headers == {"x": 1}
+    assert deaths.items() <= parked.headers.items(), "there it tells what happened"
+
+
+@pytest.mark.parametrize("siding", ["park", "wait"])
+def test_headers_larger_than_a_frame_are_left_out(rooms: Rooms, then: Then, siding: str) -> None:
+    """A message arrives with as many as fit; one mark more, and RabbitMQ ends the connection."""
+    headers = {"first": 1, "huge": "x" * 130_000, "last": 2}
+
+    copy = copied(rooms, delivery(headers=headers), then, siding)
+
+    assert "huge" not in copy.headers
+    assert (copy.headers["first"], copy.headers["last"]) == (1, 2)
+
+
+def test_only_the_header_that_cannot_be_written_is_left_out(rooms: Rooms, then: Then) -> None:
+    """AMQP knows decimals that pika can read and not write."""
+    headers = {"price": Decimal("12345678901"), "currency": "EUR"}
+
+    copy = copied(rooms, delivery(headers=headers), then, "park")
+
+    assert "price" not in copy.headers
+    assert copy.headers["currency"] == "EUR"
+
+
+def test_a_message_that_cannot_be_parked_at_all_waits(rooms: Rooms, then: Then) -> None:
+    """RabbitMQ refuses its size, for example, since somebody lowered the limit: no endless loop."""
+    rooms.publisher.decide = lambda p: Outcome.REFUSED if to_parked(p) else Outcome.CONFIRMED
+
+    rooms.sidings.park(delivery(), REFUSED, then)
+
+    eventually(lambda: then.count == 1)
+    assert then.parked == 0
+    assert len(rooms.publisher.to(PARKED)) == 2
+    assert len(rooms.publisher.through(WAIT)) == 1
+
+
+def copied(rooms: Rooms, original: Delivery, then: Then, siding: str) -> Publication:
+    """The copy that lies in the siding."""
+    before = then.count
+    if siding == "park":
+        rooms.sidings.park(original, REFUSED, then)
+    else:
+        rooms.sidings.wait(original, then)
+    eventually(lambda: then.count == before + 1)
+    return rooms.publisher.sent[-1].publication
 
 
 def test_a_reason_that_utf_8_cannot_carry_is_written_otherwise(rooms: Rooms, then: Then) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
 
@@ -93,6 +95,22 @@ def test_other_methods_are_refused(status: Status) -> None:
     response, _ = status.get("/ready", "POST")
 
     assert response.status == 501
+
+
+def test_a_client_that_hangs_up_leaves_no_trace(
+    status: Status, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard error is the log, one line an event, and a port scan is none."""
+    for request in (b"GET /metrics HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\xff\xfe\r\n\r\n", b""):
+        with socket.create_connection(("127.0.0.1", status.server.port), timeout=5) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(request)
+
+    response, _ = status.get("/live")
+
+    assert response.status == 200
+    assert response.headers["Server"].strip() == "external-task-bridge"
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_taken_port_is_an_error_at_the_start(status: Status) -> None:

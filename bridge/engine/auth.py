@@ -1,0 +1,101 @@
+"""Who asks: the `Authorization` header of every call.  Sends nothing and checks no secret.
+
+A secret in a file is read again whenever the file changes, so that a rotated one needs no restart.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from bridge.errors import EngineMisconfigured
+
+
+class Request(Protocol):
+    """What is about to be sent."""
+
+    @property
+    def headers(self) -> MutableMapping[str, str]: ...
+
+
+R = TypeVar("R", bound=Request)
+
+
+class Auth(Protocol):
+    """Puts the credentials on a request; EngineMisconfigured where it has none."""
+
+    def __call__(self, request: R, /) -> R: ...
+
+
+class Bearer:
+    """`Authorization: Bearer` with a fixed token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: R, /) -> R:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class BearerFile:
+    """`Authorization: Bearer` with the token in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _SecretFile(path, "token_file")
+
+    def __call__(self, request: R, /) -> R:
+        request.headers["Authorization"] = f"Bearer {self._file.read().strip()}"
+        return request
+
+
+class Basic:
+    """HTTP Basic, UTF-8."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._header = _basic(username, password)
+
+    def __call__(self, request: R, /) -> R:
+        request.headers["Authorization"] = self._header
+        return request
+
+
+class BasicFile:
+    """HTTP Basic with the password in a file, whose last line end is none of it."""
+
+    def __init__(self, username: str, path: Path) -> None:
+        self._username = username
+        self._file = _SecretFile(path, "password_file")
+
+    def __call__(self, request: R, /) -> R:
+        password = self._file.read().removesuffix("\n").removesuffix("\r")
+        request.headers["Authorization"] = _basic(self._username, password)
+        return request
+
+
+class _SecretFile:
+    """The text of a file.  While the file is being replaced the old text goes on."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self._key = key
+        self._read: tuple[int, str] | None = None
+
+    def read(self) -> str:
+        try:
+            changed = self._path.stat().st_mtime_ns
+            if self._read is None or self._read[0] != changed:
+                text = self._path.read_text(encoding="utf-8")
+                if text.strip() or self._read is None:
+                    self._read = (changed, text)
+        except (OSError, UnicodeError) as error:
+            if self._read is None:
+                text = f"engine.{self._key} cannot be read as text"
+                raise EngineMisconfigured(text) from error
+        return self._read[1] if self._read else ""
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
