@@ -20,6 +20,7 @@ from bridge.simulated_engine import Answer, SimulatedEngine, linear_process
 from deploy.local import choice
 from tests.support.amqp import Amqp
 from tests.support.bridge import QUICK, Bridge, settings, toml
+from tests.support.dying_bridge import LOOP
 from tests.support.roles import manage
 from tests.support.waiting import eventually
 
@@ -228,11 +229,12 @@ def test_a_crash_does_not_tell_secrets(amqp_url: str, tmp_path: Path) -> None:
     password = canaries.new("broker")
     url = amqp_url.replace("guest:guest", f"guest:{quote(password, safe='')}")
     tables = settings("http://127.0.0.1:1/engine-rest", url, {"pay": {}})
-    with Bridge(tables, wait_ready=False, module="tests.support.dying_bridge") as bridge:
+    dying = "tests.support.dying_bridge"
+    with Bridge(tables, wait_ready=False, module=dying, env={LOOP: "poller"}) as bridge:
         assert bridge.wait() == 1
         log = bridge.log_path.read_text()
         canaries.heard("log", log)
-        assert bridge.events("loop died", part="lock keeper")
+        assert bridge.events("loop died", part="poller")
 
     assert "cannot go on with BrokerOptions(urls=('amqp://guest:[hidden]@" in log
     canaries.assert_silent()

@@ -14,6 +14,7 @@ from bridge.simulated_engine import Hold, SimulatedEngine
 from deploy.local.programs import free_port
 from tests.support.amqp import Amqp, Message, Reply, Worker
 from tests.support.bridge import Bridge, settings
+from tests.support.dying_bridge import LOOP
 from tests.support.engine import EngineRest, unique
 from tests.support.waiting import eventually, throughout
 
@@ -110,6 +111,18 @@ def test_bad_settings_end_with_2_before_anything_starts(
     assert any(line.startswith(said) for line in output.splitlines()), output
     with Amqp(amqp_url) as amqp:
         assert amqp.count("bridge.parked") is None
+
+
+@pytest.mark.parametrize(
+    "loop", ["publisher", "consumer", "caller-0", "chores", "lock keeper", "poller", "drainer"]
+)
+def test_a_loop_that_dies_ends_the_process(amqp_url: str, loop: str) -> None:
+    """Half a bridge is worse than none: whoever runs it starts it again, and peers adopt."""
+    made = settings("http://127.0.0.1:1/engine-rest", amqp_url, {"never": {}})
+    dying = "tests.support.dying_bridge"
+    with Bridge(made, wait_ready=False, module=dying, env={LOOP: loop}) as bridge:
+        assert bridge.wait(20) == 1
+        assert bridge.events("loop died", part=loop)
 
 
 def test_a_stop_under_load_is_graceful_and_nothing_comes_twice(

@@ -195,3 +195,21 @@ def test_a_module_says_what_it_does(module: Module) -> None:
 def test_a_module_can_be_read_at_one_sitting(module: Module) -> None:
     """Split by verb before it grows."""
     assert len(module.path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+WALL_CLOCK = {"time.time", "datetime.now", "datetime.utcnow", "datetime.today"}
+# A message's timestamp, and a look at how far the engine's clock is off.
+MAY_READ_THE_WALL_CLOCK = {"bridge.handover", "bridge.check.engine"}
+
+
+def test_the_wall_clock_decides_nothing() -> None:
+    """It steps: after a correction by minutes every lease would be judged wrongly."""
+    readers = {
+        module.name
+        for module in MODULES
+        if module.room != STANDS_ALONE
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in WALL_CLOCK
+    }
+
+    assert readers == MAY_READ_THE_WALL_CLOCK

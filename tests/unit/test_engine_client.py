@@ -13,6 +13,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -856,3 +857,31 @@ def test_a_date_that_is_none_counts_as_missing(date: str) -> None:
     """A broken proxy must not kill the loop that asked."""
     with pytest.raises(EngineMisconfigured):
         EngineClock().observe(date, at=1.0)
+
+
+def test_the_name_of_the_engine_is_resolved_for_each_connection(
+    monkeypatch: pytest.MonkeyPatch, stopping: threading.Event
+) -> None:
+    """After a failover the old address is dead: nobody has to restart the bridge."""
+    with SimulatedEngine() as old, SimulatedEngine() as new:
+        port = {"old": urlsplit(old.url).port, "new": urlsplit(new.url).port}
+        points_to = ["old"]
+        resolve = socket.getaddrinfo
+
+        def getaddrinfo(host: str, asked: Any, *rest: Any, **more: Any) -> Any:
+            here = host == "engine.test"
+            found = resolve("127.0.0.1" if here else host, asked, *rest, **more)
+            return [
+                (*entry[:4], (entry[4][0], port[points_to[0]])) if here else entry
+                for entry in found
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        options = HttpOptions("http://engine.test/engine-rest", connect_timeout=1)
+        client = EngineClient(options, WORKER, stopping=stopping)
+        client.version()
+        old.stop()
+        points_to[0] = "new"
+
+        assert client.version()
+        assert (len(old.calls.of("version")), len(new.calls.of("version"))) == (1, 1)

@@ -19,7 +19,7 @@ table = {row: shown for row, _, _, shown in ROW.findall((TESTS / "README.md").re
 
 
 @cache
-def tests_of(path: Path) -> frozenset[str]:
+def functions_of(path: Path) -> frozenset[str]:
     nodes = ast.walk(ast.parse(path.read_text()))
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef))
 
@@ -39,4 +39,4 @@ def test_every_row_names_tests_that_exist(row: str, shown: str) -> None:
     assert named, f"{row} names no test"
     assert shown.count("::") == len(named), f"{row} has a name that is no test id: {shown}"
     for path, name in named:
-        assert name in tests_of(TESTS / path), f"{row} names {path}::{name}"
+        assert name in functions_of(TESTS / path), f"{row} names {path}::{name}"
