@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
@@ -21,6 +22,7 @@ app = typer.Typer(
     name="external-task-bridge",
     help="Carries external tasks of a BPMN engine to RabbitMQ and their results back.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # it swallows what stands in brackets
     pretty_exceptions_enable=False,
 )
 
@@ -114,6 +116,93 @@ def permissions(
     except SettingsError as error:
         _refuse(error.problems)
     typer.echo(rights.as_json(loaded, users) if json else rights.as_text(loaded, users))
+
+
+@app.command()
+def conform(
+    *,
+    cmd: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cmd", metavar="COMMAND", help="Start this worker, AMQP_URL telling where."),
+    ] = None,
+    queue: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="QUEUE", help="The worker's queue [the topic's]."),
+    ] = None,
+    topic: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="TOPIC", help="The topic, as in the settings file [the queue's name]."
+        ),
+    ] = None,
+    amqp_url: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(envvar="AMQP_URL", metavar="URL", help="RabbitMQ [as in the settings]."),
+    ] = None,
+    examples: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Which variables make the worker do what, see above."),
+    ] = None,
+    case: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="CASE", help="Only this case; may be given again."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long one act may take.")
+    ] = 10.0,
+    junit_xml: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--junit-xml", metavar="FILE", help="Write the verdicts for your CI."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    config: Config = None,
+) -> None:
+    """Put a worker of yours through the contract; no engine is needed.
+
+    With --cmd the kit starts the worker, kills it, stops it and cuts its connection; without, it
+    tries what it can on one that runs.  Use a RabbitMQ, or a virtual host, without a bridge.
+
+    A worker has its own rules, so tell which variables make it do what (TOML, or JSON for null):
+
+    \b
+        [success]
+        variables = { amount = 12.5, currency = "EUR" }
+        expect = { paymentStatus = "12.5 EUR" }    # if you like
+        [business_error]
+        variables = { amount = 1001 }
+        [failure]
+        variables = { amount = 503 }
+
+    What has no example is not tried; [unicode], [null], [numbers] and [large] replace what these
+    cases add to [success].
+
+    Exit code 0 where nothing failed, 1 where something did, 2 where the kit could not run.
+    """
+    from bridge import conform as kit
+
+    wanted = kit.Wanted(cmd, queue, topic, amqp_url, examples, tuple(case or ()), timeout)
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def tell(verdict: kit.Verdict) -> None:
+        if not json:
+            typer.echo(kit.line(verdict, color=color))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_SETTINGS))  # leave nothing running
+    try:
+        setup = kit.prepare(_existing(config), wanted, os.environ)
+        verdicts = kit.run(setup, tell)
+        if junit_xml is not None:
+            junit_xml.write_bytes(kit.as_junit(verdicts))
+    except SettingsError as error:
+        _refuse(error.problems)
+    except (kit.CannotRun, OSError) as error:
+        _refuse((str(error),))
+    typer.echo(kit.as_json(verdicts) if json else kit.as_text(verdicts))
+    raise typer.Exit(kit.exit_code(verdicts))
+
+
+def _existing(config: Path | None) -> Path | None:
+    return DEFAULT_CONFIG if config is None and DEFAULT_CONFIG.exists() else config
 
 
 def _load(config: Path | None) -> Settings:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
 from bridge.errors import EngineMisconfigured
 
@@ -101,10 +102,29 @@ class LockedTask(ExternalTask):
     extension_properties: dict[str, str] = Field(default_factory=dict)
 
 
+# A header without a value is left out: its schema knows no null.
+_OrLeftOut = SkipJsonSchema[None]
+
+
+class TaskHeaders(Wire):
+    """The headers of every task message.  RabbitMQ adds its own, such as `x-delivery-count`."""
+
+    task_id: str
+    topic_name: str
+    process_instance_id: str
+    process_definition_key: str | _OrLeftOut = None
+    activity_id: str | _OrLeftOut = None
+    business_key: str | _OrLeftOut = None
+    tenant_id: str | _OrLeftOut = None
+    retries: int | _OrLeftOut = None
+    schema_version: int
+    traceparent: str | _OrLeftOut = None
+
+
 class TaskBody(Wire):
     """The body of a task message in the shape `body = "task"` (the default)."""
 
-    schema_version: int = 1
+    schema_version: int
     task_id: str
     topic_name: str
     process_instance_id: str
@@ -119,6 +139,12 @@ class TaskBody(Wire):
     extension_properties: dict[str, str]
     variables: dict[str, Any]
     variable_types: dict[str, str]
+
+
+class GoneNotice(Wire):
+    """A task that a replica held is gone: whoever is still busy with it may stop."""
+
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +237,14 @@ class ExtendLock(Wire):
 
 class Unlock(Wire):
     """The worker gives the task back."""
+
+
+class CeleryResult(Wire):
+    """The result message of Celery's `rpc://` backend, as far as it is read."""
+
+    status: str
+    result: Any = None
+    traceback: Any = None
 
 
 Result = Complete | Failure | BpmnError | ExtendLock | Unlock

@@ -6,7 +6,7 @@ is in the README, "Result message"; a profile adapts the answers of stacks that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,19 +14,28 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from bridge.errors import ResultRefused
-from bridge.messages import BpmnError, Complete, Delivery, ExtendLock, Failure, Result, Unlock
+from bridge.messages import (
+    BpmnError,
+    CeleryResult,
+    Complete,
+    Delivery,
+    ExtendLock,
+    Failure,
+    Result,
+    Unlock,
+)
 
 Profile = Literal["json", "celery", "spring", "none"]
 
-_VERBS: dict[str, type[Complete | Failure | BpmnError | ExtendLock | Unlock]] = {
+VERBS: dict[str, type[Complete | Failure | BpmnError | ExtendLock | Unlock]] = {
     "complete": Complete,
     "failure": Failure,
     "bpmnError": BpmnError,
     "extendLock": ExtendLock,
     "unlock": Unlock,
 }
-_OUTCOME_HEADER = "outcome"
-_OUTCOME_MEMBER = "$outcome"
+OUTCOME_HEADER = "outcome"
+OUTCOME_MEMBER = "$outcome"
 _NOTHING = object()
 MAX_VALUES = 500_000
 
@@ -53,15 +62,15 @@ def read(delivery: Delivery, rules: ReplyRules) -> Result:
 
 
 def _json(body: Any, headers: Mapping[str, Any], rules: ReplyRules) -> Result:
-    outcome = headers.get(_OUTCOME_HEADER)
-    if outcome is None and isinstance(body, dict) and _OUTCOME_MEMBER in body:
-        outcome = body[_OUTCOME_MEMBER]
-        body = {name: value for name, value in body.items() if name != _OUTCOME_MEMBER}
+    outcome = headers.get(OUTCOME_HEADER)
+    if outcome is None and isinstance(body, dict) and OUTCOME_MEMBER in body:
+        outcome = body[OUTCOME_MEMBER]
+        body = {name: value for name, value in body.items() if name != OUTCOME_MEMBER}
     if outcome is None:
         return _plain(body, rules)
-    verb = _VERBS.get(outcome) if isinstance(outcome, str) else None
+    verb = VERBS.get(outcome) if isinstance(outcome, str) else None
     if verb is None:
-        raise ResultRefused("bad-outcome", f"outcome is none of {', '.join(_VERBS)}")
+        raise ResultRefused("bad-outcome", f"outcome is none of {', '.join(VERBS)}")
     return _request(verb, {} if body is _NOTHING else body)
 
 
@@ -94,39 +103,86 @@ def _plain(body: Any, rules: ReplyRules) -> Complete:
 
 
 def _celery(body: Any, rules: ReplyRules) -> Result:
-    """The result message of Celery's rpc:// backend."""
-    if not isinstance(body, dict) or "status" not in body:
-        raise ResultRefused("bad-body", "not a result message of Celery")
-    status, result = body["status"], body.get("result")
+    """The result message of Celery's rpc:// backend.  What a task returned is read like a `json`
+    body; any state that does not end it, the application's own included, keeps it alive.
+    """
+    try:
+        answer = CeleryResult.model_validate(body)
+    except ValidationError:
+        raise ResultRefused("bad-body", "not a result message of Celery") from None
+    status, result = answer.status, _plain_values(answer.result)
     if status == "SUCCESS":
-        return _plain(_NOTHING if result is None else result, rules)
-    if status in ("RETRY", "STARTED", "RECEIVED", "PENDING"):
-        return ExtendLock()
+        return _json(_NOTHING if result is None else result, {}, rules)
     if status not in ("FAILURE", "REVOKED"):
-        raise ResultRefused("bad-outcome", "a status that Celery does not know")
-    traceback = body.get("traceback")
+        return ExtendLock()
     return Failure(
-        error_message=_celery_error(result) or str(status),
-        error_details=traceback if isinstance(traceback, str) else None,
+        error_message=_celery_error(result) or status,
+        error_details=answer.traceback if isinstance(answer.traceback, str) else None,
     )
+
+
+def _plain_values(value: Any) -> Any:
+    """Kombu writes what JSON has no word for (Decimal, dates, UUID, bytes) as a type and a text."""
+    if isinstance(value, list):
+        return [_plain_values(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__type__", "__value__"}:
+        text = value["__value__"]
+        return text["hex"] if isinstance(text, dict) and text.keys() == {"hex"} else text
+    return {name: _plain_values(item) for name, item in value.items()}
 
 
 def _celery_error(result: Any) -> str:
     if not isinstance(result, dict):
         return ""
-    message = result.get("exc_message")
+    message, kind = result.get("exc_message"), result.get("exc_type")
     text = ", ".join(map(str, message)) if isinstance(message, list) else str(message or "")
-    return f"{result.get('exc_type')}: {text}" if result.get("exc_type") else text
+    return ": ".join(str(part) for part in (kind, text) if part)
 
 
 def _spring(delivery: Delivery, rules: ReplyRules) -> Result:
     """What an @RabbitListener method returned: JSON, or text where no JSON converter is set."""
     content_type = delivery.content_type or ""
     if content_type.startswith("application/x-java-serialized-object"):
-        return Failure(error_message="the listener answered with a serialized Java object")
+        return Failure(
+            error_message="the listener answered with a serialized Java object; "
+            "give its application a JSON message converter"
+        )
     if content_type.startswith("text/"):
         return _json(_text(delivery.body), delivery.headers, rules)
-    return _json(_parsed(delivery.body), delivery.headers, rules)
+    body = _parsed(delivery.body)
+    thrown = _spring_exception(body)
+    return _json(body, delivery.headers, rules) if thrown is None else thrown
+
+
+def _spring_exception(body: Any) -> Failure | None:
+    """A RemoteInvocationResult with an exception (`returnExceptions = "true"`).  No header tells:
+    its `__TypeId__` is the type that the method would have returned.
+    """
+    if not isinstance(body, dict) or body.keys() != {"value", "exception"}:
+        return None
+    thrown = body["exception"]
+    if not isinstance(thrown, dict) or not isinstance(thrown.get("stackTrace"), list):
+        return None
+    message = thrown.get("message")
+    return Failure(
+        error_message=str(message or "the listener threw an exception without a message"),
+        error_details="\n".join(_java_stack(thrown)),
+    )
+
+
+def _java_stack(thrown: Any) -> Iterator[str]:
+    while isinstance(thrown, dict):
+        yield str(thrown.get("message"))
+        frames = thrown.get("stackTrace")
+        for frame in frames if isinstance(frames, list) else ():
+            if isinstance(frame, dict):
+                place = f"{frame.get('className')}.{frame.get('methodName')}"
+                yield f"    at {place}({frame.get('fileName')}:{frame.get('lineNumber')})"
+        thrown = thrown.get("cause")
+        if thrown:
+            yield "Caused by:"
 
 
 def _text(body: bytes) -> str:

@@ -60,7 +60,7 @@ def build(
     headers = _headers(task, values)
     body = _body(task, shape, values, types)
     if shape.celery_task is not None:
-        headers |= _celery_headers(task, shape.celery_task)
+        headers |= _celery_headers(shape.celery_task, token)
     if len(body) > shape.max_bytes:
         raise TaskRefused(
             f"the message would have {len(body)} bytes, more than max_task_bytes "
@@ -150,14 +150,15 @@ def _task_body(task: LockedTask, values: Mapping[str, Any], types: Mapping[str, 
     )
 
 
-def _celery_headers(task: LockedTask, name: str) -> dict[str, Any]:
-    """Celery's task protocol, version 2."""
-    attempt = message_id(task.id, task.retries)
+def _celery_headers(name: str, token: str) -> dict[str, Any]:
+    """Celery's task protocol, version 2.  A task that Celery itself tries again (`self.retry`) is
+    answered with its id as the correlation id, whatever the first message had: both are the token.
+    """
     return {
         "lang": "py",
         "task": name,
-        "id": attempt,
-        "root_id": attempt,
+        "id": token,
+        "root_id": token,
         "parent_id": None,
         "group": None,
         "retries": 0,

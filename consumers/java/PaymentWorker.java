@@ -1,48 +1,59 @@
-import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.*;
 import com.rabbitmq.client.*;
 import java.util.Map;
-import java.util.concurrent.Semaphore;
+import java.util.concurrent.*;
 
-/**
- * Answers the tasks of topic payment-processing: amount, currency in, paymentStatus out. Over 1000
- * is the BPMN error PAYMENT_ERROR; 502 fails at the first attempt, 503 at every one; 202 stays
- * pending for PENDING_SECONDS, which extendLock tells, and is paid then.
- */
+/** Takes amount and currency, answers paymentStatus; the rules are in the README beside it. */
 public class PaymentWorker {
-  record Answer(String outcome, Map<String, ?> body) {}
+  interface Teller { void tell(String outcome, Map<String, ?> body) throws Exception; }
+  static volatile int exitCode = 1; // unless it is told to stop
 
-  static final Map<String, String> ENV = System.getenv();
-  static final ObjectMapper JSON = new ObjectMapper();
-  static final Semaphore HAND = new Semaphore(1); // held while a message is in hand, and by the stop
-  static Channel channel;
-
-  static Answer work(Delivery task) throws Exception {
-    var body = JSON.readTree(task.getBody());
-    var amount = body.at("/variables/amount");
-    if (!amount.isNumber()) return new Answer("failure", Map.of("errorMessage", "amount is no number"));
-    if (amount.asDouble() > 1000)
-      return new Answer("bpmnError", Map.of("errorCode", "PAYMENT_ERROR", "errorMessage", amount + ": over 1000"));
-    if (amount.asDouble() == 503 || amount.asDouble() == 502 && body.path("retries").isNull())
-      return new Answer("failure", Map.of("errorMessage", "the payment gateway answered " + amount));
-    if (amount.asDouble() == 202) {
-      tell(task, new Answer("extendLock", Map.of("newDuration", 600_000, "variables", Map.of("paymentStatus", "pending"))));
-      Thread.sleep(1000 * Long.parseLong(ENV.getOrDefault("PENDING_SECONDS", "5")));
+  static void work(JsonNode task, Teller to) throws Exception {
+    var amount = task.at("/variables/amount");
+    if (!amount.isNumber()) throw new IllegalArgumentException("amount is no number");
+    if (amount.asDouble() > 1000) {
+      to.tell("bpmnError", Map.of("errorCode", "PAYMENT_ERROR", "errorMessage", amount + ": over 1000"));
+    } else if (amount.asDouble() == 503 || amount.asDouble() == 502 && task.get("retries").isNull()) {
+      to.tell("failure", Map.of("errorMessage", "the payment gateway answered " + amount));
+    } else {
+      if (amount.asDouble() == 202) {
+        to.tell("extendLock", Map.of("newDuration", 600_000, "variables", Map.of("paymentStatus", "pending")));
+        Thread.sleep(1000 * Long.parseLong(System.getenv().getOrDefault("PENDING_SECONDS", "5")));
+      }
+      var status = amount.asText() + " " + task.at("/variables/currency").asText("EUR");
+      to.tell("complete", Map.of("variables", Map.of("paymentStatus", status)));
     }
-    var status = amount.asText() + " " + body.at("/variables/currency").asText("EUR");
-    return new Answer("complete", Map.of("variables", Map.of("paymentStatus", status)));
   }
 
-  static void tell(Delivery task, Answer answer) throws Exception {
-    var echo = new AMQP.BasicProperties.Builder().correlationId(task.getProperties().getCorrelationId())
-        .headers(Map.of("outcome", answer.outcome())).deliveryMode(2).build();
-    channel.basicPublish("", task.getProperties().getReplyTo(), true, echo, JSON.writeValueAsBytes(answer.body()));
-    channel.waitForConfirmsOrDie();
-  }
-
-  static void handle(String tag, Delivery task) {
-    HAND.acquireUninterruptibly();
-    try {
-      Answer answer;
+  public static void main(String[] args) throws Exception {
+    var factory = new ConnectionFactory();
+    factory.setUri(System.getenv("AMQP_URL"));
+    factory.setAutomaticRecoveryEnabled(false); // it ends, and whoever restarts it has a clean start
+    var channel = factory.newConnection().createChannel();
+    channel.addShutdownListener(cause -> { System.err.println(cause); Runtime.getRuntime().halt(exitCode); });
+    channel.addReturnListener(unroutable -> Runtime.getRuntime().halt(1)); // its confirm comes next
+    channel.confirmSelect();
+    channel.basicQos(10);
+    var hand = new Semaphore(1); // taken by the message in hand, and for ever by a stop
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> { hand.acquireUninterruptibly(); exitCode = 0; channel.abort(); }));
+    var messages = new LinkedBlockingQueue<Delivery>();
+    channel.basicConsume(System.getenv().getOrDefault("TASK_QUEUE", "payment-processing"), false,
+        (tag, message) -> messages.add(message), tag -> channel.abort());
+    for (var json = new ObjectMapper(); ; hand.release()) {
+      var message = messages.take();
+      hand.acquire();
+      Teller to = (outcome, body) -> {
+        var echo = new AMQP.BasicProperties.Builder().deliveryMode(2).headers(Map.of("outcome", outcome))
+            .correlationId(message.getProperties().getCorrelationId()).build();
+        channel.basicPublish("", message.getProperties().getReplyTo(), true, echo, json.writeValueAsBytes(body));
+        channel.waitForConfirmsOrDie(); // a refused answer ends the worker; the task stays on the broker
+      };
       try {
-        answer = work(task);
-      } catch (java.io.IOException | RuntimeException error) {
+        work(json.readTree(message.getBody()), to);
+      } catch (Exception error) {
+        to.tell("failure", Map.of("errorMessage", error.toString()));
+      }
+      channel.basicAck(message.getEnvelope().getDeliveryTag(), false);
+    }
+  }
+}

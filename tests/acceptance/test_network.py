@@ -89,13 +89,13 @@ def network(
 ) -> Iterator[Network]:
     """A bridge whose every byte passes a proxy.  Two of its fetches have lost their answers."""
     with Proxy(shared_amqp_url) as broker, Proxy(engine.url) as http:
-        stage = Stage(engine, shared_amqp_url, dict.fromkeys(TOPICS, {}))
+        stage = Stage(engine, shared_amqp_url, {key: {} for key in TOPICS})
         stage.bridge.__exit__(None, None, None)  # never started: this one goes past the proxies
         stage.bridge = Bridge(
             settings(
                 http.url,
                 broker.url,
-                dict.fromkeys(stage.names.values(), {}),
+                {key: {} for key in stage.names.values()},
                 engine={"read_timeout": "3s"},
                 broker={"prefetch": PREFETCH},
             )
@@ -388,7 +388,7 @@ FAULTS: dict[str, Callable[[Network, str], None]] = {
     "cut-confirm": cut_in_a_confirm,
     "cut-handshake": cut_in_handshakes,
 }
-OTHERS = "neighbour quick verbs slow idle refused redelivered crawl".split()
+OTHERS = ["neighbour", "quick", "verbs", "slow", "idle", "refused", "redelivered", "crawl"]
 TOPICS = (*LOST_FETCHES, *FAULTS, *OTHERS)
 IN_DOUBT = ("hole-to-bridge", "reset", "half-close-to-bridge")
 

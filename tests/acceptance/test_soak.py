@@ -17,8 +17,8 @@ from tests.support.engine import EngineRest, unique
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
-ROUNDS = int(os.environ.get("SOAK_ROUNDS", "12"))
-WARM_UP = 4  # pools fill and allocators settle; what grows after that is a leak
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "7"))
+WARM_UP = 3  # pools fill and allocators settle; what grows after that is a leak
 TASKS_A_ROUND = 40
 MIB = 1024 * 1024
 
@@ -72,7 +72,7 @@ def test_reconnects_leave_no_thread_handle_or_memory_behind(
     with Proxy(amqp_url) as to_broker, Proxy(engine.url) as to_engine:
         made = settings(to_engine.url, to_broker.url, {topic: {"max_in_flight": 20}})
         with (
-            Bridge(made, level="warning") as bridge,
+            Bridge(made, level="info") as bridge,
             Worker(amqp_url, topic, done) as worker,
         ):
             seen: list[Usage] = []

@@ -10,6 +10,7 @@ Exit code 1 where an invariant was violated.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
     if chosen.what == "points":
         say(as_markdown())
         return 0
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # brokers are killed here on purpose
     bad = 0
     for number in range(chosen.rounds):
         options = Options(

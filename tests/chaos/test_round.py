@@ -14,7 +14,7 @@ from tests.chaos.round import play
 from tests.conftest import missing
 
 # A purged message is missed after a deadline and a lease: tests/acceptance/test_recovery.py waits.
-ROUND = Options(tasks=200, seconds=50.0, seed=7, replicas=2, kinds=WITHOUT_PURGE)
+ROUND = Options(tasks=200, seconds=40.0, seed=20, replicas=2, kinds=WITHOUT_PURGE)
 
 
 @pytest.mark.timeout(480)

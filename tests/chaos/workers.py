@@ -58,6 +58,7 @@ class Record:
     answers: list[Answer] = field(default_factory=list)
     manners: list[Manner] = field(default_factory=list)
     redelivered: list[str] = field(default_factory=list)
+    tokens: dict[str, str] = field(default_factory=dict)  # of each topic's latest message
 
 
 class Worker:
@@ -133,6 +134,7 @@ class Worker:
                 chosen = "complete"  # it came back as it was asked to
             self._unlocked.add(message.properties.message_id)
         self._record.manners.append(chosen)
+        self._record.tokens[self._topic] = message.properties.correlation_id
         self._stopping.wait(self._random.uniform(0.0, 2 * self._options.work_seconds))
         if chosen == "slow":
             self._stopping.wait(self._random.uniform(*SLOW_SECONDS))
@@ -168,14 +170,16 @@ class Worker:
                 return [done]
 
     def _send(self, channel: Any, message: Message, verb: Verb, body: Any) -> None:
-        """Send a result; a forged one to the queue of the other topic."""
-        properties, headers = message.properties, message.headers
+        """Send a result; a forged one with a token that is another topic's, where one is known."""
+        properties, headers, token = message.properties, message.headers, self._token(message, verb)
+        if token is None:
+            return
         answer = Answer(
             message_id=properties.message_id,
             task_id=headers["taskId"],
             retries=headers.get("retries"),
             instance=headers["processInstanceId"],
-            token=properties.correlation_id,
+            token=token,
             verb=verb,
             confirmed=False,
         )
@@ -183,11 +187,14 @@ class Worker:
         outcome = {} if verb in ("garbage", "forged") else {"outcome": verb}
         channel.basic_publish(
             "",
-            f"{self._other}.results" if verb == "forged" else properties.reply_to,
+            properties.reply_to,
             body if isinstance(body, bytes) else json.dumps(body).encode(),
-            pika.BasicProperties(
-                correlation_id=properties.correlation_id, headers=outcome, delivery_mode=2
-            ),
+            pika.BasicProperties(correlation_id=token, headers=outcome, delivery_mode=2),
             mandatory=True,
         )
         self._record.answers.append(replace(answer, confirmed=True))
+
+    def _token(self, message: Message, verb: Verb) -> str | None:
+        if verb == "forged":
+            return self._record.tokens.get(self._other)
+        return str(message.properties.correlation_id)

@@ -260,16 +260,15 @@ class Proxy:
         for end, _ in connection.ends.values():
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pumps = asyncio.gather(*(self._pump(connection, way) for way in Way))
-        either: list[asyncio.Future[Any]] = [pumps, connection.ended]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        pumps = [asyncio.create_task(self._pump(connection, way)) for way in Way]
+        both = asyncio.gather(*pumps)
+        await asyncio.wait([both, connection.ended], return_when=asyncio.FIRST_COMPLETED)
         how = connection.ended.result() if connection.ended.done() else End.CLOSE
-        pumps.cancel()
-        try:
-            await pumps
-        except asyncio.CancelledError:
-            pass
-        except OSError:
+        # Each of them: one that still waited would steal the events of the next socket so numbered.
+        for pump in pumps:
+            pump.cancel()
+        outcomes = await asyncio.gather(both, *pumps, return_exceptions=True)
+        if any(isinstance(outcome, OSError) for outcome in outcomes):
             how = End.RESET
         connection.close(how)
         del self._connections[connection]

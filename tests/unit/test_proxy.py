@@ -165,6 +165,20 @@ def test_a_black_hole_swallows_a_reset(proxy: Proxy, server: Server, client: soc
         client.recv(1)
 
 
+def test_a_reset_by_the_server_leaves_the_next_connections_alone(
+    proxy: Proxy, server: Server
+) -> None:
+    """The system gives the numbers of closed sockets to new ones: nobody may still listen there."""
+    for _ in range(5):
+        with connected(proxy) as client:
+            client.sendall(RESET)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        with connected(proxy) as client:
+            for word in (b"one", b"two", b"three"):
+                assert echoed(client, word) == word
+
+
 def test_a_black_hole_takes_new_connections_too(proxy: Proxy, server: Server) -> None:
     """A reconnect into the hole must meet the same silence."""
     proxy.mute = True

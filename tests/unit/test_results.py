@@ -239,6 +239,10 @@ CELERY = ReplyRules("celery", result_variable="answer")
         ({"status": "SUCCESS"}, Complete()),
         ({"status": "SUCCESS", "result": 5}, Complete(variables={"answer": 5})),
         (
+            {"status": "SUCCESS", "result": {"$outcome": "bpmnError", "errorCode": "E"}},
+            BpmnError(error_code="E"),
+        ),
+        (
             {
                 "status": "FAILURE",
                 "result": {"exc_type": "ValueError", "exc_message": ["bad", 5]},
@@ -250,12 +254,17 @@ CELERY = ReplyRules("celery", result_variable="answer")
             {"status": "FAILURE", "result": {"exc_message": "text"}, "traceback": None},
             Failure(error_message="text"),
         ),
+        (
+            {"status": "FAILURE", "result": {"exc_type": "KeyError", "exc_message": []}},
+            Failure(error_message="KeyError"),
+        ),
         ({"status": "FAILURE", "result": "boom"}, Failure(error_message="FAILURE")),
         ({"status": "REVOKED", "result": None}, Failure(error_message="REVOKED")),
         ({"status": "RETRY", "result": {}}, ExtendLock()),
         ({"status": "STARTED"}, ExtendLock()),
         ({"status": "RECEIVED"}, ExtendLock()),
         ({"status": "PENDING"}, ExtendLock()),
+        ({"status": "PROGRESS", "result": {"percent": 40}}, ExtendLock()),
     ],
 )
 def test_celerys_own_result_message_is_understood(body: Any, result: Result) -> None:
@@ -269,15 +278,33 @@ def test_celerys_own_result_message_is_understood(body: Any, result: Result) -> 
         ({"result": 5}, "bad-body"),
         ([1], "bad-body"),
         (b"", "bad-body"),
-        ({"status": "PERHAPS"}, "bad-outcome"),
-        ({"status": None}, "bad-outcome"),
-        ({"status": ["SUCCESS"]}, "bad-outcome"),
+        ({"status": None}, "bad-body"),
+        ({"status": ["SUCCESS"]}, "bad-body"),
+        ({"status": "SUCCESS", "result": {"$outcome": "won"}}, "bad-outcome"),
         (b"x", "bad-json"),
     ],
 )
 def test_what_celery_does_not_send_is_refused(body: Any, why: str) -> None:
     """A message of another kind in a Celery topic's result queue is a mistake to be seen."""
     assert reason(body, rules=CELERY) == why
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ({"__type__": "decimal", "__value__": "12.50"}, "12.50"),
+        ({"__type__": "datetime", "__value__": "2026-01-02T03:04:05"}, "2026-01-02T03:04:05"),
+        ({"__type__": "uuid", "__value__": {"hex": "0" * 32}}, "0" * 32),
+        ({"__type__": "base64", "__value__": "/w=="}, "/w=="),
+        ([{"a": {"__type__": "date", "__value__": "2026-01-02"}}], [{"a": "2026-01-02"}]),
+        ({"__type__": "decimal"}, {"__type__": "decimal"}),
+    ],
+)
+def test_what_celery_writes_in_its_own_way_is_its_text(written: Any, read_as: Any) -> None:
+    """A Decimal in a process is an amount, not an object of Celery's serializer."""
+    body = {"status": "SUCCESS", "result": {"a": written}}
+
+    assert meant(body, rules=CELERY) == Complete(variables={"a": read_as})
 
 
 def test_a_value_of_celery_without_a_name_is_refused() -> None:
@@ -322,6 +349,35 @@ def test_a_serialized_java_object_is_a_failure() -> None:
 
     assert isinstance(result, Failure)
     assert "serialized Java object" in str(result.error_message)
+    assert "JSON message converter" in str(result.error_message)
+
+
+def test_an_exception_that_a_listener_answers_with_is_a_failure() -> None:
+    """It comes as a JSON object, under the type of what the method would have returned."""
+    frame = {"className": "a.B", "methodName": "c", "fileName": "B.java", "lineNumber": 3}
+    cause = {"message": "inner", "stackTrace": None, "cause": None}
+    thrown = {"message": "outer", "stackTrace": [frame, 5], "cause": cause}
+    message = delivery(
+        {"value": None, "exception": thrown}, {"__TypeId__": "a.Receipt"}, "application/json"
+    )
+
+    assert read(message, SPRING) == Failure(
+        error_message="outer",
+        error_details="outer\n    at a.B.c(B.java:3)\nCaused by:\ninner",
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"value": 1, "exception": None},
+        {"value": None, "exception": {"message": "m"}},
+        {"value": None, "exception": {"stackTrace": []}, "more": 1},
+    ],
+)
+def test_an_answer_that_only_looks_like_an_exception_completes(body: dict[str, Any]) -> None:
+    """Variables may have these names."""
+    assert read(delivery(body), SPRING) == Complete(variables=body)
 
 
 def test_text_that_is_not_utf_8_is_refused() -> None:

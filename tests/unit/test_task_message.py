@@ -248,9 +248,16 @@ def test_a_celery_worker_gets_its_own_task_message() -> None:
     assert (args, kwargs) == ([], VALUES)
     assert embedded == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     assert message.headers["task"] == "shop.pay"
-    assert message.headers["id"] == message.headers["root_id"] == "t1:2"
     assert message.headers["lang"] == "py"
     assert message.headers["taskId"] == "t1"
+
+
+def test_celerys_id_is_the_token() -> None:
+    """After `self.retry` Celery answers with its id as the correlation id, and nothing else."""
+    message = made(task(retries=2), replace(SHAPE, celery_task="shop.pay"))
+
+    assert message.headers["id"] == message.headers["root_id"] == message.correlation_id
+    assert message.message_id == "t1:2"
 
 
 def test_celerys_own_count_of_retries_starts_at_zero() -> None:
