@@ -40,7 +40,7 @@ down: venv
 	@$(BIN)/python -m deploy.local.demo down
 
 test: venv system check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile
 
 ROUNDS ?= 5
 TASKS ?= 1000
