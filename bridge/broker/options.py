@@ -80,7 +80,9 @@ def describe(error: BaseException | str) -> str:
         if inner is not error:
             return describe(inner)
     if isinstance(error, ProbableAuthenticationError):
-        return "RabbitMQ refuses the user name or password of [broker] url"
+        if "403" in _text(error):
+            return "RabbitMQ refuses the user name or password of [broker] url"
+        return "the connection was lost during the login; are user name and password right?"
     if isinstance(error, ProbableAccessDeniedError):
         return "RabbitMQ refuses access to the virtual host of [broker] url"
     if isinstance(error, ConnectionClosedByBroker):

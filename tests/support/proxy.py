@@ -40,9 +40,9 @@ class End(Enum):
 
 @dataclass(frozen=True)
 class Strike:
-    """Ends the first connection that carries `request` and then an answer that begins with bytes
-    which hold `answer`.  `passes`: so many bytes of the answer arrive, the server has therefore
-    acted; None: the connection ends before the server hears of the request.
+    """Ends the first connection that carries `request` and then an answer that holds `answer`.
+    `passes`: so many bytes of the answer arrive (more, if `answer` comes later in it), the server
+    has therefore acted; None: the connection ends before the server hears of the request.
     """
 
     request: bytes
@@ -70,6 +70,7 @@ class _Connection:
         self.finished: set[Way] = set()
         self.silent = False
         self.armed: Strike | None = None
+        self.answer = bytearray()  # so far, to the request that armed it
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
 
     def end(self, how: End) -> None:
@@ -262,7 +263,8 @@ class Proxy:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pumps = [asyncio.create_task(self._pump(connection, way)) for way in Way]
         both = asyncio.gather(*pumps)
-        await asyncio.wait([both, connection.ended], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [both, connection.ended]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         how = connection.ended.result() if connection.ended.done() else End.CLOSE
         # Each of them: one that still waited would steal the events of the next socket so numbered.
         for pump in pumps:
@@ -304,15 +306,19 @@ class Proxy:
     def _judged(self, connection: _Connection, way: Way, data: bytes) -> tuple[int, End | None]:
         """How many of the bytes pass, and what the connection then ends in."""
         if way is Way.TO_SERVER:
+            if connection.answer:  # the one before is complete
+                connection.armed = None
+                connection.answer.clear()
             for strike in self._strikes:
                 if strike.request in data:
                     if strike.passes is None:
                         return 0, self._fallen(strike)
                     connection.armed = strike
-        elif (armed := connection.armed) is not None:
-            connection.armed = None
-            if armed in self._strikes and armed.answer in data:
-                return armed.passes or 0, self._fallen(armed)
+        elif (armed := connection.armed) in self._strikes and armed is not None:
+            passed = len(connection.answer)
+            connection.answer += data
+            if armed.answer in connection.answer:
+                return max(0, (armed.passes or 0) - passed), self._fallen(armed)
         left = connection.left.get(way)
         if left is not None:
             connection.left[way] = left - len(data)
