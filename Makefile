@@ -2,6 +2,7 @@
 #   make demo          the whole path on this machine: RabbitMQ, engine, bridge, workers
 #   make demo KEEP=1   the same, left running; `make down` ends it
 #   make test          style, types and every test (what .ci/run calls)
+#   make test-consumers  only the workers in other languages and stacks, with their table
 #   make chaos         rounds of random faults; ROUNDS=5 TASKS=1000 SECONDS=120 SEED=1
 #   make check         style and types only
 #   make format        put the style right
@@ -15,7 +16,7 @@ STAMP := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo down test chaos check lint format system engines lock clean
+.PHONY: help venv demo down test test-consumers chaos check lint format system engines lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,10 @@ down: venv
 
 test: venv system check
 	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile
+
+# A part of `make test`; it builds what is new, with npm, Maven, Go and pip, into .cache/consumers.
+test-consumers: venv system
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile tests/consumers
 
 ROUNDS ?= 5
 TASKS ?= 1000

@@ -6,7 +6,7 @@ A restart needs no special case: it is an empty memory and a sweep.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -20,6 +20,7 @@ from bridge.messages import ExternalTask
 from bridge.metrics import Metrics
 from bridge.protocol import ADOPT_BELOW_LEASES, PROOF_WINDOWS, adoptable
 from bridge.renewal_rate import RenewalRate
+from bridge.tokens import Token
 from bridge.topics import Topic
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Adoption:
         topics: Mapping[str, Topic],
         metrics: Metrics,
         rate: RenewalRate,
+        complete_unanswered: Callable[[Topic, Token], None],
     ) -> None:
         self._engine = engine
         self._ledger = ledger
@@ -44,6 +46,7 @@ class Adoption:
         self._topics = topics
         self._metrics = metrics
         self._rate = rate
+        self._complete_unanswered = complete_unanswered
         self._random = random.Random()  # noqa: S311 (jitter)
         # Topics with the same times share a query: (publish window, lease) -> when to ask next.
         timings = (topic.timing for topic in topics.values())
@@ -92,3 +95,5 @@ class Adoption:
         self._metrics.count(topic.name, "adopted")
         self._rate.add(topic.name)
         log.info("task adopted", task_id=task.id, topic=topic.name)
+        if not topic.answers:  # the lock proves that the message is out: nothing more is needed
+            self._complete_unanswered(topic, Token(task.id, task.retries))

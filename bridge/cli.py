@@ -205,6 +205,27 @@ def _existing(config: Path | None) -> Path | None:
     return DEFAULT_CONFIG if config is None and DEFAULT_CONFIG.exists() else config
 
 
+@app.command()
+def schema(
+    config: Config = None,
+    form: Annotated[
+        Literal["asyncapi", "json-schema"],
+        typer.Option("--format", help="Channels and messages, or the bodies of messages alone."),
+    ] = "asyncapi",
+) -> None:
+    """Print the contract with workers for the configured topics, as AsyncAPI 3 or JSON Schema.
+
+    Exit code 0, or 2 on bad settings.
+    """
+    import json
+
+    from bridge import schema as documents
+
+    loaded = _load(config)
+    make = documents.asyncapi if form == "asyncapi" else documents.json_schema
+    typer.echo(json.dumps(make(loaded), indent=2, ensure_ascii=False))
+
+
 def _load(config: Path | None) -> Settings:
     from bridge import settings
 

@@ -88,8 +88,8 @@ class Handover:
         self, topic: Topic, task: LockedTask, entry: Entry, files: Mapping[str, bytes]
     ) -> None:
         execution = task.execution_id or task.process_instance_id
-        token = self._signer.make(task.id, task.retries, topic.name)
         try:
+            token = self._token(task, topic)
             values, types = plain(
                 task.variables,
                 file_address=lambda name: file_address(self._engine.url, execution, name),
@@ -111,6 +111,12 @@ class Handover:
             partial(self._published, topic, entry),
             publish_by=entry.since + topic.timing.publish_window / 2,
         )
+
+    def _token(self, task: LockedTask, topic: Topic) -> str:
+        try:
+            return self._signer.make(task.id, task.retries, topic.name)
+        except ValueError as error:
+            raise TaskRefused(f"no token can be made for it: {error}") from error
 
     def _send_with_files(self, topic: Topic, task: LockedTask, entry: Entry) -> None:
         execution = task.execution_id or task.process_instance_id
@@ -152,7 +158,8 @@ class Handover:
             try:
                 self._attempts.incident(topic, Token(entry.task_id, entry.retries), why)
             except EngineError as error:
-                log.warning("incident not raised", task_id=entry.task_id, reason=error.brief)
+                again = "incident not raised, the task is fetched again when its lock lapses"
+                log.warning(again, task_id=entry.task_id, reason=error.brief)
             self._ledger.forget(entry)
             return None
 

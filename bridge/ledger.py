@@ -18,6 +18,7 @@ from bridge.messages import LockWindow
 
 # An entry with this due time is in somebody's hands: it is not handed out a second time.
 BUSY = math.inf
+SPARE_DUES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,14 @@ class Ledger:
         known = before is not None and (before.due, before.serial) == (entry.due, entry.serial)
         if entry.due != BUSY and not known:
             heapq.heappush(self._due, (entry.due, entry.serial, entry.task_id))
+            if len(self._due) > 2 * len(self._entries) + SPARE_DUES:
+                self._forget_old_dues()
+
+    def _forget_old_dues(self) -> None:
+        """Workers that report progress leave a due time behind with every report."""
+        entries = self._entries.values()
+        self._due = [(e.due, e.serial, e.task_id) for e in entries if e.due != BUSY]
+        heapq.heapify(self._due)
 
     def _remove(self, task_id: str) -> Entry | None:
         entry = self._entries.pop(task_id, None)

@@ -20,6 +20,7 @@ from bridge.clock import monotonic
 from bridge.engine import EngineClient, Observed, lock_window
 from bridge.errors import (
     EngineError,
+    EngineForbidden,
     EngineUnavailable,
     LockExpired,
     LockLost,
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 300  # entries that are looked at together: one bulk query
 TICK_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
+UNREPORTED_AGAIN_SECONDS = 60.0
 ROOM_CHECK_MAX_SECONDS = 30.0
 
 
@@ -56,6 +58,7 @@ class LockKeeper:
         metrics: Metrics,
         publishing: threading.Event,
         announce_gone: Callable[[str, str], None],
+        complete_unanswered: Callable[[Topic, Token], None],
         renew_warn: float,
         stopping: threading.Event,
     ) -> None:
@@ -78,6 +81,7 @@ class LockKeeper:
             topics=topics,
             metrics=metrics,
             rate=self._rate,
+            complete_unanswered=complete_unanswered,
         )
         self._told: str | None = None
 
@@ -102,6 +106,8 @@ class LockKeeper:
             if monotonic() > limit:
                 return False
             for start in range(0, len(unleased), AT_ONCE):
+                if monotonic() > limit:
+                    return False
                 try:
                     self._attend(unleased[start : start + AT_ONCE])
                 except EngineError as error:
@@ -215,6 +221,10 @@ class LockKeeper:
             self._attempts.fail(topic, token, report, "deadline_missed")
         except (TaskGone, LockLost):
             self._let_go(entry, gone=False)
+        except (TaskSuspended, EngineForbidden) as error:
+            told = {"task_id": entry.task_id, "topic": entry.topic, "reason": error.brief}
+            log.warning("missed deadline not reported yet", **told)
+            self._ledger.put_off(entry, monotonic() + UNREPORTED_AGAIN_SECONDS)
         except EngineError as error:
             self._tell(error.brief)
             self._ledger.put_off(entry, monotonic() + AGAIN_SECONDS)

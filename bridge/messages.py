@@ -210,7 +210,7 @@ class Complete(Wire):
 
 
 class Failure(Wire):
-    """The work failed.  Where `retries` or `retry_timeout` (ms) is unset: the topic's policy."""
+    """The work failed.  Where `retries` or `retryTimeout` (ms) is unset: the topic's policy."""
 
     error_message: str | None = None
     error_details: str | None = None
@@ -229,7 +229,7 @@ class BpmnError(Wire):
 
 
 class ExtendLock(Wire):
-    """The worker is still busy; `new_duration` in ms.  Variables go to the process instance."""
+    """The worker is still busy; `newDuration` in ms.  Variables go to the process instance."""
 
     new_duration: int = Field(default=1, gt=0, le=2**53)
     variables: Variables = Field(default_factory=dict)

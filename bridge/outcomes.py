@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 import structlog
 
-from bridge.attempts import Attempts, Report
+from bridge.attempts import AT_ONCE, Attempts, Report
 from bridge.dead_letters import DeadLetter
 from bridge.engine import EngineClient
 from bridge.ledger import Ledger
@@ -72,7 +72,7 @@ class Outcomes:
         if letter.is_failure:
             done = self._attempts.fail(topic, token, Report(letter.text))
         else:
-            pause = 0.001 if letter.reason == "expired" else topic.retries.pauses[0]
+            pause = AT_ONCE if letter.reason == "expired" else topic.retries.pauses[0]
             done = self._attempts.release(topic, token, pause)
         self._current(topic, token, done)
         log.info(

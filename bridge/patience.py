@@ -11,6 +11,8 @@ import random
 BROKEN_PAUSES_SECONDS = (0.5, 1.5, 4.0, 8.0)
 PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 10.0
+# Between tries that only an operator can help: what the waiting room lets a result wait.
+REST_SECONDS = 60.0
 # How often a result that waits for the engine's return looks whether it is back.  Costs no call.
 LOOK_SECONDS = 0.5
 
@@ -37,6 +39,10 @@ class Patience:
     def look(self) -> float:
         """The pause before the next look at the gate."""
         return LOOK_SECONDS * self._random.uniform(0.5, 1.5)
+
+    def rest(self) -> float:
+        """The pause before the next try of what an operator has to mend."""
+        return REST_SECONDS * self._random.uniform(0.75, 1.25)
 
     def broken(self) -> float | None:
         """The pause after a call that failed in the engine; None: it has failed often enough."""

@@ -2,6 +2,7 @@
 
 A message is acknowledged last: after the engine accepted what it says, refused it for good, or the
 message lies parked (or in the waiting room) and RabbitMQ has confirmed that.  Nothing is requeued.
+What came over a channel that is gone is dropped: RabbitMQ delivers it again.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Reporter:
         callers: Callers,
         sidings: Sidings,
         ack: Callable[[Delivery], None],
+        holds: Callable[[Delivery], bool],
         signer: TokenSigner,
         topics: Mapping[str, Topic],
         metrics: Metrics,
@@ -86,6 +88,7 @@ class Reporter:
         self._callers = callers
         self._sidings = sidings
         self._ack = ack
+        self._holds = holds
         self._signer = signer
         self._topics = topics
         self._by_result_queue = {topic.result_queue: topic for topic in topics.values()}
@@ -111,6 +114,8 @@ class Reporter:
         if self.closing.is_set():
             return None  # not acknowledged: it comes again, here or at a peer
         delivery, topic, token = case.delivery, None, None
+        if self._lost(delivery):
+            return None
         case.began = monotonic()
         try:
             letter = self._letter(delivery)
@@ -135,6 +140,15 @@ class Reporter:
         if delivery.queue != self._dead_letters:
             return None
         return read_dead_letter(delivery, self._topics)
+
+    def _lost(self, delivery: Delivery) -> bool:
+        """Whether its channel is gone.  Then it comes again, and so it is let go of here: each
+        delivery of it that is kept would leave a copy of its own in a siding.
+        """
+        if self._holds(delivery):
+            return False
+        self._ack(delivery)  # frees its bytes
+        return True
 
     # -- what cannot be applied ------------------------------------------------------------------
 
@@ -213,10 +227,12 @@ class Reporter:
                 self._outcomes.incident(topic, token, str(refused))
             except _FINAL:
                 self._ledger.settle(token.task_id)
-            except EngineBroken:
+            except EngineBroken as error:
                 if not case.is_old:
                     return case.patience.pause()
-                self._ledger.settle(token.task_id)
+                # It reads, but writes nothing: its database, more likely than the process.
+                self._wait(case, topic, error.brief)
+                return None
             except EngineError as error:
                 return self._after(case, topic, token, error)
         self._park(case, topic, refused)
@@ -224,6 +240,8 @@ class Reporter:
 
     def _park(self, case: _Case, topic: Topic | None, refused: ResultRefused) -> None:
         name, delivery = topic.name if topic else "", case.delivery
+        if self._lost(delivery):
+            return
 
         def let_go(parked: bool) -> None:
             if parked:
@@ -235,6 +253,8 @@ class Reporter:
         self._sidings.park(delivery, refused, let_go)
 
     def _wait(self, case: _Case, topic: Topic, why: str) -> None:
+        if self._lost(case.delivery):
+            return
         self._metrics.count(topic.name, "waiting")
         log.info("result waits", topic=topic.name, queue=case.delivery.queue, reason=why)
         delivery = case.delivery

@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 EXIT_OK = 0
 EXIT_DIED = 1
 CONFIRM_SECONDS = 10.0
+SLOW_STOP_SECONDS = 1.0
+CONNECTING_SECONDS = 5.0
 RESULTS_IN_HAND = 4  # of the largest size, for each result queue
 
 
@@ -82,7 +84,9 @@ class Service:
         try:
             options.parameters("")
         except OSError as error:
-            why = f"broker: a certificate file cannot be used ({error.strerror or error})"
+            why = (
+                f"broker: a certificate or password file cannot be used ({error.strerror or error})"
+            )
             raise SettingsError((why,)) from error
         parts = plan.topology(settings)
         self._topology = Topology(options, settings.broker.declare, parts)
@@ -109,8 +113,9 @@ class Service:
             outcomes=outcomes,
             ledger=ledger,
             callers=callers,
-            sidings=Sidings(publisher, callers, names.parked, names.wait),
+            sidings=Sidings(publisher, callers, names.parked, names.wait, self._repair_parts),
             ack=self._consumer.ack,
+            holds=self._consumer.holds,
             signer=signer,
             topics=self._topics,
             metrics=metrics,
@@ -158,9 +163,11 @@ class Service:
             metrics=metrics,
             publishing=publisher.connected,
             announce_gone=self._announce_gone,
+            complete_unanswered=unanswered.complete,
             renew_warn=settings.renew_warn,
             stopping=self._stopping,
         )
+        chores.submit("every part, now and then", self._look_after_parts)
         ensure = self._topology.ensure
         self._publishing = ConnectionThread("publisher", options, publisher, ensure)
         self._consuming = ConnectionThread("consumer", options, self._consumer, ensure)
@@ -195,6 +202,18 @@ class Service:
         if (key := f"queue {queue}") not in self._chores:
             self._chores.submit(key, repair)
 
+    def _repair_parts(self) -> None:
+        def repair() -> None:
+            self._topology.ensure_again()
+
+        if (key := "every part") not in self._chores:
+            self._chores.submit(key, repair)
+
+    def _look_after_parts(self) -> float:
+        if self._publishing.problem is not None:
+            return CONNECTING_SECONDS  # a connection looks before it begins
+        return self._topology.ensure_again()
+
     def _announce_gone(self, topic: str, task_id: str) -> None:
         notice = Publication(
             lane=self._names.gone_exchange,
@@ -216,6 +235,7 @@ class Service:
             problems["publisher"] = self._publishing.problem or "blocked by RabbitMQ"
         if self._consuming.problem is not None:
             problems["consumer"] = self._consuming.problem
+        problems.update(self._topology.problems)
         for queue, why in self._consumer.problems().items():
             problems[f"queue {queue}"] = why
         for topic, why in self._circuits.problems().items():
@@ -251,6 +271,9 @@ class Service:
     def _stop(self) -> int:
         """Fetch no more, let what is under way reach its place, lease what is in flight, leave."""
         limit = monotonic() + self._grace
+        last = threading.Timer(self._grace + SLOW_STOP_SECONDS, self._leave_late)
+        last.daemon = True
+        last.start()  # a call that hangs must not hold what has to end
 
         def left() -> float:
             return max(0.0, limit - monotonic())
@@ -277,8 +300,15 @@ class Service:
         if leased and finished and left() > 0:
             log.info("bridge stopped")
             return EXIT_OK
-        log.error("bridge stopped late: stop_grace was too short", in_flight=len(self._ledger))
+        self._tell_late()
         return EXIT_DIED
+
+    def _leave_late(self) -> None:
+        self._tell_late()
+        os._exit(EXIT_DIED)
+
+    def _tell_late(self) -> None:
+        log.error("bridge stopped late: stop_grace was too short", in_flight=len(self._ledger))
 
     def _join(self, name: str, seconds: float) -> None:
         for thread in self._threads:

@@ -25,6 +25,8 @@ DETAIL_MAX = 1000
 # A frame of RabbitMQ (frame_max 131072) holds these, our marks and every other property.
 HEADERS_MAX_BYTES = 110_000
 LANE = "sidings"
+# RabbitMQ closes the channel where there is no such exchange.
+_NO_EXCHANGE = "404 "
 _NO_MARKS: Mapping[str, Any] = {}
 # RabbitMQ obeys these: a copy would go, with our rights, wherever its sender names.
 _RECIPIENTS = frozenset({"CC", "BCC"})
@@ -36,14 +38,26 @@ _DEATHS = frozenset(
 
 
 class Sidings:
-    """Parks messages and lets them wait.  Safe to use from every thread; never blocks."""
+    """Parks messages and lets them wait.  Safe to use from every thread; never blocks.
 
-    def __init__(self, publisher: Publisher, callers: Callers, parked: str, wait: str) -> None:
+    `missing` is told, and must not block, when a copy found no queue: somebody has deleted it.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        callers: Callers,
+        parked: str,
+        wait: str,
+        missing: Callable[[], None] = lambda: None,
+    ) -> None:
         self._publisher = publisher
         self._callers = callers
         self._parked = parked
         self._wait = wait
+        self._missing = missing
         self._numbers = itertools.count()
+        self._wait_reached = True  # only the publishing thread touches it
 
     def park(
         self, delivery: Delivery, refused: ResultRefused, then: Callable[[bool], None]
@@ -74,8 +88,16 @@ class Sidings:
         `marks` are headers to add.
         """
 
+        def waits() -> None:
+            if not self._wait_reached:
+                log.info("the waiting room is reached again", queue=self._wait)
+            self._wait_reached = True
+            then()
+
         def refused(reason: str) -> None:
-            log.debug("the waiting room is not reached", reason=reason)
+            tell = log.warning if self._wait_reached else log.debug
+            tell("the waiting room is not reached", queue=self._wait, reason=reason)
+            self._wait_reached = False
             self._later(lambda: self.wait(delivery, then, marks))
 
         copy = _copy(
@@ -85,7 +107,7 @@ class Sidings:
             exchange=self._wait,
             routing_key=delivery.queue,
         )
-        self._send(_plainer(copy, marks), then, refused)
+        self._send(_plainer(copy, marks), waits, refused)
 
     def _send(
         self,
@@ -100,6 +122,8 @@ class Sidings:
             return
 
         def done(outcome: Outcome, detail: str) -> None:
+            if outcome is Outcome.RETURNED or detail.startswith(_NO_EXCHANGE):
+                self._missing()
             if outcome is Outcome.CONFIRMED:
                 then()
             elif outcome is Outcome.REFUSED:

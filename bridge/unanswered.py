@@ -2,7 +2,7 @@
 queue holds the task's message is all that it takes.
 
 Nothing would come again from RabbitMQ, so the wish to complete is kept here while the engine is
-away, and dies with the process: then the lease lapses or is adopted, and the deadline counts.
+away, and dies with the process: whoever adopts the task then has it completed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ import structlog
 from bridge.callers import Callers
 from bridge.clock import monotonic
 from bridge.engine import Gate
-from bridge.errors import EngineBroken, EngineError, EngineRefused, LockLost, TaskGone
+from bridge.errors import (
+    EngineBroken,
+    EngineError,
+    EngineForbidden,
+    EngineRefused,
+    LockLost,
+    TaskGone,
+    TaskSuspended,
+)
 from bridge.ledger import Ledger
 from bridge.messages import Complete
 from bridge.outcomes import Outcomes
@@ -24,6 +32,9 @@ from bridge.tokens import Token
 from bridge.topics import Topic
 
 log = structlog.get_logger(__name__)
+
+# What only an operator can mend.
+_WAITING = (TaskSuspended, EngineForbidden)
 
 
 class Unanswered:
@@ -62,6 +73,8 @@ class Unanswered:
             self._outcomes.complete(topic, token, Complete())
         except TaskGone:
             self._ledger.settle(token.task_id)
+        except _WAITING:
+            return patience.rest()
         except (EngineRefused, LockLost) as error:
             return self._give_up(topic, token, patience, error)
         except EngineBroken as error:
@@ -80,6 +93,8 @@ class Unanswered:
             self._outcomes.incident(topic, token, str(error))
         except (TaskGone, LockLost, EngineRefused):
             self._ledger.settle(token.task_id)
+        except _WAITING:
+            return patience.rest()
         except EngineError:
             return patience.pause()
         return None

@@ -44,7 +44,7 @@ class _Subscription:
 
 
 class Consumer:
-    """The role of the consuming connection.  `ack`, `pause` and `problems` are for every thread."""
+    """The role of the consuming connection.  `ack`, `holds` and `problems` are for every thread."""
 
     def __init__(
         self,
@@ -75,6 +75,13 @@ class Consumer:
             self._acks.append(delivery)
         if self._thread is not None:
             self._thread.wake()
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether an acknowledgement can still reach RabbitMQ; if not, the message comes again."""
+        subscription = self._subscriptions[delivery.queue]
+        # The tag first: numbers begin again with each channel, a generation never comes back.
+        is_open = delivery.tag in subscription.open_tags
+        return is_open and subscription.generation == delivery.generation
 
     def stop_deliveries(self) -> None:
         """Have no more messages delivered; acknowledgements still go out."""

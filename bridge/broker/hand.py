@@ -26,11 +26,15 @@ class Hand:
         self._sizes: dict[object, int] = {}
         self._seen = 0
         self._largest = 1
+        self._refused = 0
 
     @property
     def has_room(self) -> bool:
-        """Whether deliveries may begin again after a refusal."""
-        return self.used <= self._limit // 2
+        """Whether deliveries may begin again after a refusal: what was refused would be taken, for
+        it comes first, and given back again and again it would be dead-lettered.
+        """
+        half_free = self.used <= self._limit // 2
+        return not self.used or (half_free and self.used + self._refused <= self._limit)
 
     def take(self, key: object, size: int) -> bool:
         """Whether the message is in hand now; else it must be given back, and no more be asked for
@@ -41,7 +45,9 @@ class Hand:
         if self.used and self.used + size > self._limit:
             self.window = min(self.window, self._fitting(max(size, *self._sizes.values())))
             self._seen, self._largest = 0, 1
+            self._refused = size
             return False
+        self._refused = 0
         self._sizes[key] = size
         self.used += size
         return True

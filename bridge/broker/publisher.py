@@ -180,6 +180,9 @@ class Publisher:
 
     def _on_return(self, lane: Lane, _channel: Any, method: Any, properties: Any, _: Any) -> None:
         # A return comes before the confirm of its message, which then must not count as success.
+        if not (properties.cluster_id or "").isdigit():
+            lane.channel.close(320, "a return that cannot be told")  # all of it is unknown then
+            return
         lane.returned[int(properties.cluster_id)] = f"{method.reply_code} {method.reply_text}"
 
     def _on_confirm(self, name: str, method: Any) -> None:

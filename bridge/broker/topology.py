@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 Mode = Literal["missing", "passive", "never"]
 # Publisher and consumer connect at the same time: one of them looks, the other relies on it.
 FRESH_SECONDS = 2.0
+LOOK_SECONDS = 60.0
+TROUBLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,19 @@ class Topology:
         with self._lock:
             if monotonic() - self._looked < FRESH_SECONDS:
                 return
-            self._ensure(self._parts)
-            self._looked = monotonic()
+            self._ensure_all()
+
+    def ensure_again(self) -> float:
+        """The same, however fresh the last look is: something has gone missing since, or may have.
+        Returns the seconds after which to look again.  No broker that answers is no error: whoever
+        reconnects looks.
+        """
+        try:
+            with self._lock:
+                self._ensure_all()
+        except BrokerUnavailable as error:
+            log.debug("queues and exchanges not looked at", reason=str(error))
+        return TROUBLE_SECONDS if self.problems else LOOK_SECONDS
 
     def ensure_lane(self, lane: str) -> bool:
         """The same for one topic's parts; True if all of them are there."""
@@ -104,6 +117,10 @@ class Topology:
             return 0
         except AMQPError as error:
             raise BrokerUnavailable(describe(error)) from error
+
+    def _ensure_all(self) -> None:
+        self._ensure(self._parts)
+        self._looked = monotonic()
 
     def _ensure(self, parts: Iterable[Exchange | Queue]) -> None:
         if self._mode == "never":

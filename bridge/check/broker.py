@@ -124,7 +124,7 @@ def _management(
         cure = "start the management plugin, or correct the address"
         return None, [warning("broker", key, str(error), cure)]
     findings = [ok("broker", f"RabbitMQ {version}")]
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST:
+    if _numbers(version) < OLDEST:
         text = f"RabbitMQ {version} is older than 3.10 and has no at-least-once dead letters"
         findings.append(warning("broker", "broker.url", text, "use RabbitMQ 3.10 or later"))
     return management, findings
@@ -182,6 +182,9 @@ class _Look:
             if self.management is not None:
                 found = self.management.queue(self.inspector.vhost, part.name)
                 yield from differences.of_queue(part, found, key)
+                if part.name == self.settings.broker.names.parked:
+                    version = _numbers(self.management.version())
+                    yield from differences.of_limit(part, found, version)
             else:
                 yield from self._compared(part, key)
         yield from self._bindings(part, key, exists=size is not None)
@@ -244,6 +247,10 @@ class _Look:
         patterns: Mapping[str, Any] = self.management.permissions(self.inspector.vhost)
         needs = rights.needed(self.settings, self.to_do)
         yield from rights.findings(needs, patterns, self.management.username)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _group(part: Exchange | Queue) -> Group:

@@ -27,6 +27,8 @@ _LEADS_TO = {
     "auto_delete": "it is deleted with its last consumer",
     "exclusive": "only the connection that declared it may use it",
 }
+_UNREADABLE_LOST = "an unreadable message vanishes there instead of being parked"
+_UNLIMITED = -1
 # Arguments that change nothing of what the bridge relies on.
 _HARMLESS = frozenset({"x-queue-leader-locator", "x-quorum-initial-group-size", "x-queue-mode"})
 _ARGUMENT = re.compile(r"inequivalent arg '([^']*)'")
@@ -48,16 +50,31 @@ def of_queue(part: Queue, found: Mapping[str, Any], key: str) -> Iterator[Findin
     names = {*part.arguments, *there} - _HARMLESS
     if "x-dead-letter-exchange" not in there:
         names.discard("x-dead-letter-strategy")
+    if there.get("x-delivery-limit") == _UNLIMITED and "x-delivery-limit" not in part.arguments:
+        names.discard("x-delivery-limit")  # what RabbitMQ before 4.0 does without being told
     differing = [
-        _said(name, f"{_shown(there.get(name))}, not {_shown(part.arguments.get(name))}")
+        _said(name, f"{_shown(there.get(name))}, not {_shown(part.arguments.get(name))}", part)
         for name in sorted(names)
         if there.get(name) != part.arguments.get(name)
     ]
     for name, wanted in (("durable", True), ("auto_delete", False), ("exclusive", False)):
         if found.get(name, wanted) is not wanted:
-            differing.append(_said(name, str(not wanted).lower()))
+            differing.append(_said(name, str(not wanted).lower(), part))
     if differing:
         yield _differs(part, key, differing)
+
+
+def of_limit(part: Queue, found: Mapping[str, Any], version: tuple[int, ...]) -> Iterator[Finding]:
+    """Where a queue of messages for people gets the delivery limit of RabbitMQ 4: twenty looks at
+    a message by taking it and giving it back delete it.  No declaration can say otherwise: a
+    RabbitMQ before 4.0 refuses the argument -1.  Source: rabbitmq.com/docs/quorum-queues.
+    """
+    if version < (4,) or "x-delivery-limit" in effective_arguments(found):
+        return
+    text = f"RabbitMQ 4 deletes a message of {part.name!r} that was taken and given back 20 times"
+    pattern = f"^{re.escape(part.name)}$"
+    policy = '{"delivery-limit": -1}'
+    yield warning("broker", "broker.prefix", text, f"set a policy {policy} for queues {pattern}")
 
 
 def effective_arguments(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def of_refusal(part: Exchange | Queue, refusal: Refusal, key: str) -> Iterator[F
     if isinstance(part, Exchange):
         yield _wrong_exchange(part, key, f"differs in {name!r}: {detail}")
     else:
-        yield _differs(part, key, [_said(name or "its declaration", detail)])
+        yield _differs(part, key, [_said(name or "its declaration", detail, part)])
 
 
 def _differs(part: Exchange | Queue, key: str, differing: list[str]) -> Finding:
@@ -97,9 +114,16 @@ def _differs(part: Exchange | Queue, key: str, differing: list[str]) -> Finding:
     return warning(group, key, text, _CURE)
 
 
-def _said(name: str, detail: str) -> str:
-    leads_to = f" ({_LEADS_TO[name]})" if name in _LEADS_TO else ""
-    return f"{name}: {detail}{leads_to}"
+def _said(name: str, detail: str, part: Exchange | Queue) -> str:
+    leads_to = _LEADS_TO.get(name)
+    if name == "x-dead-letter-exchange" and _is_for_results(part):
+        leads_to = _UNREADABLE_LOST
+    return f"{name}: {detail} ({leads_to})" if leads_to else f"{name}: {detail}"
+
+
+def _is_for_results(part: Exchange | Queue) -> bool:
+    """What the bridge rejects there goes to the parking queue, by a key of its own."""
+    return isinstance(part, Queue) and "x-dead-letter-routing-key" in part.arguments
 
 
 def _wrong_exchange(part: Exchange, key: str, text: str) -> Finding:

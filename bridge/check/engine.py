@@ -19,6 +19,7 @@ from bridge import plan, tls
 from bridge.check.advice import has_credentials
 from bridge.check.findings import Finding, ok, problem, warning
 from bridge.engine import EngineClock
+from bridge.engine.auth import SecretUnusable
 from bridge.engine.http import EngineHttp
 from bridge.errors import (
     EngineError,
@@ -67,8 +68,9 @@ class _Engine:
         return answer if isinstance(answer, list) else []
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self._http.once(method, path, body)
         try:
-            return json.loads(self._http.once(method, path, body).body)
+            return json.loads(answer.body)
         except ValueError:
             raise _not_an_engine() from None
 
@@ -224,6 +226,8 @@ def _topics(engine: _Engine, settings: Settings) -> Iterator[Finding]:
 def _unusable(error: EngineError, engine: EngineSettings) -> Finding:
     key, cure, text = "engine.url", "start the engine, or correct the address", str(error)
     match error:
+        case SecretUnusable():
+            key, text, cure = error.key, error.what, error.cure
         case EngineUnauthorized() if not has_credentials(engine):
             key, cure = "engine.username", "set username and password_file, or token_file"
         case EngineUnauthorized() | EngineForbidden():

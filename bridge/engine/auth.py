@@ -23,8 +23,21 @@ class Request(Protocol):
 R = TypeVar("R", bound=Request)
 
 
+class SecretUnusable(EngineMisconfigured):
+    """No header can be made of a secret: `key` is its setting, `what` ails it, `cure` mends it.
+
+    None of them quotes it.
+    """
+
+    def __init__(self, key: str, what: str, cure: str) -> None:
+        super().__init__(f"engine.{key} {what}; {cure}")
+        self.key = f"engine.{key}"
+        self.what = what
+        self.cure = cure
+
+
 class Auth(Protocol):
-    """Puts the credentials on a request; EngineMisconfigured where it has none."""
+    """Puts the credentials on a request; SecretUnusable where it has none that can be sent."""
 
     def __call__(self, request: R, /) -> R: ...
 
@@ -36,18 +49,18 @@ class Bearer:
         self._token = token
 
     def __call__(self, request: R, /) -> R:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["Authorization"] = _bearer(self._token, "token")
         return request
 
 
 class BearerFile:
-    """`Authorization: Bearer` with the token in a file."""
+    """`Authorization: Bearer` with the token in a file, without the white space around it."""
 
     def __init__(self, path: Path) -> None:
         self._file = _SecretFile(path, "token_file")
 
     def __call__(self, request: R, /) -> R:
-        request.headers["Authorization"] = f"Bearer {self._file.read().strip()}"
+        request.headers["Authorization"] = _bearer(self._file.read().strip(), "token_file")
         return request
 
 
@@ -92,9 +105,17 @@ class _SecretFile:
                     self._read = (changed, text)
         except (OSError, UnicodeError) as error:
             if self._read is None:
-                text = f"engine.{self._key} cannot be read as text"
-                raise EngineMisconfigured(text) from error
+                cure = "let the bridge read it, and write UTF-8"
+                raise SecretUnusable(self._key, "cannot be read as text", cure) from error
         return self._read[1] if self._read else ""
+
+
+def _bearer(token: str, key: str) -> str:
+    if not (token and token.isascii() and token.isprintable()):
+        # http.client would quote the token in its complaint, and end the thread.
+        cure = "write the token there and nothing else"
+        raise SecretUnusable(key, "is not one line of printable ASCII", cure)
+    return f"Bearer {token}"
 
 
 def _basic(username: str, password: str) -> str:

@@ -31,6 +31,7 @@ from bridge.settings.values import (
     RoutingKey,
     Secret,
     SomeNames,
+    Token,
     WorkerId,
     between,
 )
@@ -53,7 +54,7 @@ class EngineSettings(Table):
     username: Name | None = None
     password: Secret | None = None
     password_file: FilePath | None = None
-    token: Secret | None = None
+    token: Token | None = None
     token_file: FilePath | None = None
     headers: HttpHeaders = Field(default_factory=dict)
     ca_file: FilePath | None = None

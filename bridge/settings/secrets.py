@@ -1,5 +1,6 @@
 """Every secret of the settings, so that it can be kept out of what is shown.  Shows none itself."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -11,7 +12,8 @@ from bridge.settings.model import Settings
 
 
 def known_secrets(settings: Settings) -> frozenset[str]:
-    """Passwords, tokens, header values and keys, plain and percent-encoded.
+    """Passwords, tokens, header values and keys, plain, percent-encoded and as Python and JSON
+    write them between quotes.
 
     Of a URL it is the password alone: host and user may be told.  A secret that is replaced in its
     file later is not among them.  Raises SettingsError where a key file has become unusable.
@@ -20,7 +22,18 @@ def known_secrets(settings: Settings) -> frozenset[str]:
     if settings.engine.token_file is not None:
         found.add(_text(settings.engine.token_file))
     found.update(key.decode(errors="replace") for key in read_token_keys(settings) if key)
-    return frozenset(form for secret in found if secret for form in (secret, quote(secret, "")))
+    return frozenset(form for secret in found if secret for form in _forms(secret))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield secret
+    yield quote(secret, safe="", errors="replace")
+    # Whether an apostrophe is escaped depends on what stands around the secret.
+    for quotes in ("", "'\""):
+        yield repr(secret + quotes)[1 : -1 - len(quotes) - bool(quotes)]
+        yield repr((secret + quotes).encode(errors="replace"))[2 : -1 - len(quotes) - bool(quotes)]
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
 
 
 def _in(value: object) -> Iterator[str]:

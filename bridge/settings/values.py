@@ -85,12 +85,22 @@ def _listen(value: str) -> str:
     return value
 
 
+def _token(value: SecretStr) -> SecretStr:
+    if not _fits_header(value.get_secret_value()):
+        raise ValueError("a token of printable ASCII on one line is wanted")
+    return value
+
+
+def _fits_header(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def _header_names(headers: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
     for name, value in headers.items():
         text = value.get_secret_value()
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise ValueError(f"{name!r} is not the name of an HTTP header")
-        if not (text.isascii() and text.isprintable()):
+        if not _fits_header(text):
             raise ValueError(f"the value of header {name} must be printable ASCII on one line")
     return headers
 
@@ -155,6 +165,7 @@ QueueName = Annotated[str, _one_line("a queue name", 255)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
+Token = Annotated[Secret, AfterValidator(_token)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_tuple)]
 SomeNames = Annotated[tuple[Name, ...], BeforeValidator(_tuple), Field(min_length=1)]

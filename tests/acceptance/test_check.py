@@ -20,6 +20,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 import requests
 
+from bridge.check.broker import look as broker_look
+from bridge.management import Management
+from bridge.settings import load
 from deploy.local import choice
 from deploy.local.engine_build import EngineKind
 from deploy.local.programs import free_port
@@ -487,6 +490,39 @@ def test_existing_queues_that_differ(
     assert "nobody consumes" in report.warnings["topics.equal.queue"]
     if management:
         assert "x-dead-letter-exchange: none" in report.warnings["topics.classic.queue"]
+
+
+def test_a_result_queue_that_drops_what_is_unreadable(
+    check: Check, engine: EngineRest, amqp_url: str, rabbit: Rabbit
+) -> None:
+    """Somebody declared it before the bridge did, without a way to the parking queue."""
+    with Amqp(amqp_url) as amqp:
+        arguments = {name: QUORUM[name] for name in ("x-queue-type", "x-delivery-limit")}
+        amqp.channel.queue_declare("pay.results", durable=True, arguments=arguments)
+        broker = {"management_url": rabbit.url}
+        report = check(settings(engine.url, amqp_url, {"pay": {}}, broker=broker))
+
+    assert "an unreadable message vanishes there" in report.warnings["topics.pay"]
+
+
+def test_a_parking_queue_that_loses_messages(
+    amqp_url: str, rabbit: Rabbit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ 4 limits deliveries where nobody asked for it, and a policy lifts that."""
+    with Amqp(amqp_url) as amqp:
+        amqp.channel.queue_declare(
+            "bridge.parked", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+    monkeypatch.setattr(Management, "version", lambda _: "4.1.0")
+    config = tmp_path / "bridge.toml"
+    broker = {"management_url": rabbit.url}
+    config.write_text(toml(settings("http://127.0.0.1:1", amqp_url, {"pay": {}}, broker=broker)))
+
+    findings = broker_look(load(config, {}))
+
+    [told] = [finding for finding in findings if "given back 20 times" in finding.text]
+    assert told.mark == "warning"
+    assert '{"delivery-limit": -1}' in told.cure
 
 
 @pytest.mark.parametrize("management", [True, False])

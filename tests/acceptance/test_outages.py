@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from deploy.local.engine import start_engine
 from deploy.local.programs import PartError, free_port
@@ -142,3 +143,48 @@ def test_deleted_queues_are_declared_again(engine: EngineRest, amqp_url: str) ->
             eventually(lambda: engine.finished(key) == 1)
         assert worker.seen[0].properties.message_id.endswith(":-")
         eventually(bridge.is_ready)
+
+
+@pytest.mark.timeout(180)
+def test_deleted_sidings_are_declared_again(engine: EngineRest, amqp_url: str) -> None:
+    """Somebody deletes the waiting room and the parking queue while the bridge runs: it needs no
+    reconnect to find out, and no result lies unread for ever.
+    """
+    topic = unique("sidings")
+    key = engine.deploy_topics(topic)
+    instance = engine.start(key)
+    with Bridge(settings(engine.url, amqp_url, {topic: {}})) as bridge, Amqp(amqp_url) as amqp:
+        message = eventually(lambda: amqp.get(topic), 40)
+        assert message is not None
+        engine.suspend(instance, True)
+        amqp.channel.queue_delete("bridge.parked")
+        amqp.channel.queue_delete("bridge.wait")
+        amqp.channel.exchange_delete("bridge.wait")
+
+        amqp.send("", f"{topic}.results", b"garbage", correlation_id="no token")
+        amqp.answer(message, Reply({"done": True}))
+
+        eventually(lambda: amqp.count("bridge.parked") == 1, 60, what="parked after all")
+        eventually(lambda: bridge.count(topic, "waiting") > 0, 60, what="the result waits")
+        assert amqp.count("bridge.wait") is not None
+        engine.suspend(instance, False)
+        eventually(lambda: engine.finished(key) == 1, 60)
+        eventually(bridge.is_ready, 15)
+
+
+def test_a_shared_part_that_cannot_be_had_is_told_at_ready(
+    engine: EngineRest, amqp_url: str
+) -> None:
+    """Results would be left hanging behind a service that says all is well."""
+    tables = settings(engine.url, amqp_url, {"told": {}}, broker={"declare": "missing"})
+    passive = settings(engine.url, amqp_url, {"told": {}}, broker={"declare": "passive"})
+    with Bridge(tables) as first:
+        eventually(first.is_ready, 40)
+    with Bridge(passive) as bridge, Amqp(amqp_url) as amqp:
+        amqp.channel.queue_delete("bridge.parked")
+        amqp.send("", "told.results", b"garbage", correlation_id="no token")
+
+        eventually(lambda: not bridge.is_ready(), 40, what="the missing queue is noticed")
+        told = requests.get(f"{bridge.status_url()}/ready", timeout=10).text
+        assert "queue bridge.parked" in told
+        assert "404" in told

@@ -24,6 +24,9 @@ from tests.support.dying_bridge import LOOP
 from tests.support.roles import manage
 from tests.support.waiting import eventually
 
+ASCII = '\\"'
+ODD = f"{ASCII}é"
+
 
 @dataclass
 class Canaries:
@@ -32,9 +35,11 @@ class Canaries:
     made: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
 
-    def new(self, where: str) -> str:
-        """Characters that URLs, headers and shells write in another way are among them."""
-        self.made[where] = f"Zq7@c/nary+{where.replace(' ', '.')}%=end"
+    def new(self, where: str, odd: str = ODD) -> str:
+        """Characters that URLs, headers, shells, JSON and Python write in another way are among
+        them; `odd` without é where only ASCII may stand.
+        """
+        self.made[where] = f"Zq7@c/nary+{where.replace(' ', '.')}{odd}%=end"
         return self.made[where]
 
     def heard(self, source: str, text: str) -> None:
@@ -51,8 +56,12 @@ class Canaries:
 
 
 def forms(canary: str) -> Iterable[str]:
-    """As it is, as in a URL, as in JSON within JSON, and within Base64 at each of the offsets."""
+    """As it is, as in a URL, as JSON and Python quote it, and within Base64 at each offset."""
     yield canary
+    yield json.dumps(canary)[1:-1]
+    yield json.dumps(canary, ensure_ascii=False)[1:-1]
+    yield repr(canary)[1:-1]
+    yield repr(canary.encode())[2:-1]
     yield quote(canary, safe="")
     yield quote(canary)
     for offset in range(3):
@@ -62,7 +71,7 @@ def forms(canary: str) -> Iterable[str]:
 
 def secret_file(directory: Path, name: str, content: str) -> str:
     path = directory / name
-    path.write_text(content + "\n")
+    path.write_text(content + "\n", encoding="utf-8")
     return str(path)
 
 
@@ -83,7 +92,7 @@ def say(canaries: Canaries, config: Path, *command: str) -> subprocess.Completed
 @pytest.fixture
 def carrier(broker_node: choice.Broker, amqp_url: str) -> Iterator[tuple[str, str]]:
     """A user of the broker with a canary for a password: its name, and that."""
-    password = "Zq7@c/nary+broker.password%=end"
+    password = 'Zq7@c/nary+broker.password\\"é%=end'
     name, vhost = f"carrier-{urlsplit(amqp_url).path[6:]}", urlsplit(amqp_url).path[1:]
     manage(broker_node, "PUT", f"users/{name}", {"password": password, "tags": "administrator"})
     rights = {"configure": ".*", "write": ".*", "read": ".*"}
@@ -111,7 +120,7 @@ def test_no_secret_and_no_value_is_ever_shown(
             engine={
                 "username": "demo",
                 "password_file": secret_file(tmp_path, "password", engine_password),
-                "headers": {"X-Gateway-Key": canaries.new("header")},
+                "headers": {"X-Gateway-Key": canaries.new("header", ASCII)},
             },
             broker={"management_url": f"http://{management.hostname}:{management.port}"},
         )
@@ -196,13 +205,14 @@ def complaints_of_the_engine(canaries: Canaries, engine: SimulatedEngine, amqp: 
     eventually(struck, 60, what="the engine has complained of everything")
 
 
-@pytest.mark.parametrize("kind", ["token_file", "password", "broker"])
+@pytest.mark.parametrize("kind", ["token_file", "two_tokens", "password", "broker"])
 def test_refused_credentials_are_not_told(kind: str, amqp_url: str, tmp_path: Path) -> None:
     """A wrong password is most often a right one for something else."""
     canaries = Canaries()
-    secret = canaries.new(kind)
+    secret = canaries.new(kind, ASCII if kind == "token_file" else ODD)
     given: dict[str, dict[str, Any]] = {
         "token_file": {"engine": {"token_file": secret_file(tmp_path, "token", secret)}},
+        "two_tokens": {"engine": {"token_file": secret_file(tmp_path, "two", f"{secret}\n2")}},
         "password": {"engine": {"username": "demo", "password": secret}},
         "broker": {"broker": {"username": "guest", "password": secret}},
     }

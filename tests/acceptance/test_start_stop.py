@@ -179,9 +179,12 @@ def test_a_second_sigterm_ends_it_at_once(simulated: SimulatedEngine, amqp_url: 
         assert time.monotonic() - before < 2
 
 
-def test_a_stop_is_bounded_by_its_grace(simulated: SimulatedEngine, amqp_url: str) -> None:
+@pytest.mark.parametrize("verb", ["complete", "query"])
+def test_a_stop_is_bounded_by_its_grace(
+    simulated: SimulatedEngine, amqp_url: str, verb: str
+) -> None:
     """`stop_grace` holds though the engine hangs; exit code 1 says that it was not graceful."""
-    with busy_with_a_hanging_engine(simulated, amqp_url, stop_grace="2s") as bridge:
+    with busy_with_a_hanging_engine(simulated, amqp_url, verb, stop_grace="2s") as bridge:
         before = time.monotonic()
 
         assert bridge.stop(limit=10) == 1
@@ -192,12 +195,12 @@ def test_a_stop_is_bounded_by_its_grace(simulated: SimulatedEngine, amqp_url: st
 
 @contextmanager
 def busy_with_a_hanging_engine(
-    engine: SimulatedEngine, amqp_url: str, *, stop_grace: str
+    engine: SimulatedEngine, amqp_url: str, verb: str = "complete", *, stop_grace: str
 ) -> Iterator[Bridge]:
-    """A running bridge in the middle of a `complete` that the engine does not answer."""
+    """A running bridge in the middle of a call that the engine does not answer."""
     topic = unique("hanging")
     rest = EngineRest(engine.url)
-    hold = engine.faults.add("complete", when="before", action=Hold(), times=None)
+    hold = engine.faults.add(verb, when="before", action=Hold(), times=None)
     with Bridge(settings(engine.url, amqp_url, {topic: {}}, stop_grace=stop_grace)) as bridge:
         rest.start(rest.deploy_topics(topic))
         with Worker(amqp_url, topic, done):

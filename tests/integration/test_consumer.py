@@ -144,6 +144,24 @@ def test_an_acknowledgement_for_a_lost_channel_is_dropped(amqp_url: str) -> None
     assert left_in(amqp_url, "q") == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
+def test_what_is_held_is_what_can_still_be_acknowledged(amqp_url: str) -> None:
+    """Whoever works on a delivery of a lost channel must know that it comes again."""
+    fill(amqp_url, "q", 2)
+
+    with Proxy(amqp_url) as proxy, Consuming(["q"], proxy.url) as consuming:
+        holds = consuming.consumer.holds
+        old = consuming.deliveries(2)
+        assert all(map(holds, old))
+        proxy.cut()
+        new = consuming.deliveries(4)[2:]
+
+        assert not any(map(holds, old)), "nor may the new channel's equal tags be taken for theirs"
+        assert all(map(holds, new))
+        consuming.consumer.ack(new[0])
+        eventually(lambda: not holds(new[0]), what="acknowledged")
+        assert holds(new[1])
+
+
 def test_a_deleted_queue_is_reported_and_consumed_again_once_it_exists(amqp_url: str) -> None:
     """Nothing but a cancel tells of it, and the channel stays open: silence would be for ever."""
     fill(amqp_url, "q", 1)

@@ -17,6 +17,7 @@ from bridge.broker.topology import Mode
 from bridge.errors import BrokerUnavailable
 from bridge.settings import Settings, load
 from deploy.local.choice import Broker
+from deploy.local.programs import free_port
 from tests.support.amqp import Amqp, Message
 from tests.support.bridge import settings, toml
 from tests.support.roles import Consuming, Publishing, limited_user
@@ -408,3 +409,28 @@ def test_a_listener_that_never_answers_is_a_broker_away() -> None:
 
         with pytest.raises(BrokerUnavailable):
             topology(f"amqp://{host}:{port}/", []).ensure()
+
+
+def test_a_later_look_declares_what_has_gone_missing_since(
+    amqp_url: str, configured: Settings
+) -> None:
+    """However fresh the last look is; and where something is wrong the next look is soon."""
+    made = declared(amqp_url, configured)
+
+    with Amqp(amqp_url) as amqp:
+        amqp.channel.queue_delete("bridge.parked")
+        amqp.channel.exchange_delete("bridge.results")  # and with it every binding to it
+        relaxed = made.ensure_again()
+
+        assert amqp.count("bridge.parked") == 0
+        amqp.send("bridge.results", "a", b"bound again")
+        eventually(lambda: amqp.count("a.results") == 1)
+    troubled = topology(amqp_url, [Exchange("nowhere", None)])
+    assert troubled.ensure_again() < relaxed
+
+
+def test_a_later_look_needs_no_broker(configured: Settings) -> None:
+    """It runs as a chore, whose death would be the bridge's."""
+    made = topology(f"amqp://guest:guest@127.0.0.1:{free_port()}/%2F", plan.topology(configured))
+
+    assert made.ensure_again() > 0

@@ -104,6 +104,7 @@ class Rooms:
         self.repair: Callable[[str], bool] = lambda _: True
         self.consumers: Callable[[str], int] = lambda _: 1
         self.acked: list[Delivery] = []
+        self.holds: Callable[[Delivery], bool] = lambda _: True
         self.gone: list[tuple[str, str]] = []
         self.died: list[BaseException] = []
         self._threads: list[threading.Thread] = []
@@ -144,6 +145,7 @@ class Rooms:
             callers=callers,
             sidings=self.sidings,
             ack=self.ack,
+            holds=self._holds,
             signer=signer,
             topics=self.topics,
             metrics=self.metrics,
@@ -190,6 +192,7 @@ class Rooms:
             metrics=self.metrics,
             publishing=self.publisher.connected,
             announce_gone=lambda topic, task_id: self.gone.append((topic, task_id)),
+            complete_unanswered=self.unanswered.complete,
             renew_warn=20,
             stopping=self.stopping,
         )
@@ -197,6 +200,9 @@ class Rooms:
     def _repair(self, topic: str) -> bool:
         self.repairs.append(topic)
         return self.repair(topic)
+
+    def _holds(self, delivery: Delivery) -> bool:
+        return self.holds(delivery)
 
     def _consumers(self, queue: str) -> int:
         return self.consumers(queue)

@@ -238,6 +238,41 @@ def test_a_classic_queue_says_what_it_lacks_and_what_that_means() -> None:
     assert "x-dead-letter-strategy" not in finding.text  # nothing to have a strategy for
 
 
+def test_a_result_queue_without_dead_letters_says_what_is_lost() -> None:
+    """What the bridge cannot read at all it rejects: without a way to the parking queue, gone."""
+    results = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "bridge.parked"}
+    queue = Queue("pay.results", {**TASKS.arguments, **results}, lane="pay")
+    found = {"arguments": {"x-queue-type": "quorum"}, "type": "quorum"}
+
+    [finding] = differences.of_queue(queue, found, "topics.pay")
+
+    assert finding.mark == "warning"
+    assert "an unreadable message vanishes there instead of being parked" in finding.text
+    assert "task waits" not in finding.text
+
+
+@pytest.mark.parametrize(
+    ("version", "found", "warned"),
+    [
+        ((3, 13), {"name": "bridge.parked"}, False),
+        ((4, 0), {"name": "bridge.parked"}, True),
+        ((4, 1), {"effective_policy_definition": {"delivery-limit": -1}}, False),
+    ],
+)
+def test_a_parking_queue_that_loses_messages_is_pointed_out(
+    version: tuple[int, ...], found: dict[str, Any], warned: bool
+) -> None:
+    """RabbitMQ 4 counts each look at a message; the policy that mends it is no difference."""
+    parked = Queue("bridge.parked", {"x-queue-type": "quorum"})
+    found = {**found, "type": "quorum"}
+
+    findings = list(differences.of_limit(parked, found, version))
+
+    assert [finding.mark for finding in findings] == ["warning"] * warned
+    assert all("delivery-limit" in f.cure and r"^bridge\.parked$" in f.cure for f in findings)
+    assert list(differences.of_queue(parked, found, "broker.prefix")) == []
+
+
 def test_an_exchange_of_another_type_is_a_problem() -> None:
     """Unlike a queue it cannot be used as it is: it routes elsewhere."""
     part = Exchange("bridge.dead", "fanout")
@@ -270,6 +305,19 @@ def test_an_engine_without_creation_times_is_pointed_out(
 
     assert any(version in f.text and f.mark == "ok" for f in found)
     assert any("adopted" in f.text and f.mark == "warning" for f in found) is warned
+
+
+def test_an_unusable_token_file_is_not_blamed_on_the_address(tmp_path: Path) -> None:
+    """Whoever corrects the address finds nothing."""
+    token = tmp_path / "token"
+    token.write_text("s3cret\nsecond line\n")
+    text = f"[engine]\ntoken_file = '{token}'\n[topics.a]"
+
+    [finding] = engine.look(given(tmp_path, text))
+
+    assert (finding.mark, finding.key) == ("problem", "engine.token_file")
+    assert "one line of printable ASCII" in finding.text
+    assert "s3cret" not in finding.line
 
 
 @pytest.mark.parametrize("body", ["<html>", [], {"version": 7}, {}])

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bridge.broker import Outcome
+from bridge.clock import monotonic
 from bridge.errors import BrokerUnavailable
-from bridge.messages import Publication
+from bridge.messages import LockedTask, Publication
 from bridge.simulated_engine import Answer, Drop, Hold, SimulatedEngine
 from tests.support.rooms import Rooms, make_topic, timing
 from tests.support.waiting import eventually, throughout
@@ -449,6 +450,18 @@ def test_a_task_too_large_for_a_message_is_an_incident(open_rooms: Open) -> None
     assert "max_task_bytes" in (rooms.task(task_id) or {})["errorMessage"]
     eventually(lambda: published(rooms) == [good])
     eventually(lambda: task_id not in rooms.ledger)
+
+
+def test_a_task_id_that_no_token_can_carry_stops_nobody(one: Rooms) -> None:
+    """An engine may have an id generator of its own."""
+    ends = "2099-01-01T00:00:00.000+0000"
+    odd = LockedTask(id="a/b", topic_name="a", process_instance_id="p", lock_expiration_time=ends)
+
+    one.handover.take(odd, monotonic())
+    good = one.instance()
+
+    eventually(lambda: published(one) == [good])
+    eventually(lambda: odd.id not in one.ledger)
 
 
 def test_an_incident_that_cannot_be_raised_lets_the_task_go(one: Rooms) -> None:

@@ -539,6 +539,44 @@ def test_a_token_file_that_never_was_there_is_told(listener: Listener, tmp_path:
     assert listener.requests == []
 
 
+@pytest.mark.parametrize("text", ["s3cret-one\ns3cret-two", "s3cret-\u2028-two", "s3cret-ä", "\n"])
+def test_a_token_that_no_header_can_carry_is_told_and_not_quoted(
+    listener: Listener, tmp_path: Path, text: str
+) -> None:
+    """An error that nobody expects would end the process at every start, the token in its log."""
+    path = tmp_path / "token"
+    path.write_text(text, encoding="utf-8")
+    calls = http(listener, auth=BearerFile(path))
+
+    for again in range(2):
+        with pytest.raises(
+            EngineMisconfigured, match=r"engine\.token_file is not one line"
+        ) as told:
+            calls.once("GET", f"/version?{again}")
+        assert "s3cret" not in str(told.value)
+    with pytest.raises(EngineMisconfigured, match=r"engine\.token is not one line"):
+        http(listener, auth=Bearer(text)).once("GET", "/version")
+    assert listener.requests == []
+
+
+def test_a_rotated_token_that_no_header_can_carry_ends_with_the_next(
+    listener: Listener, tmp_path: Path
+) -> None:
+    """Whoever corrects the file need not restart the bridge."""
+    path = tmp_path / "token"
+    calls = http(listener, auth=BearerFile(path))
+    for second, (token, good) in enumerate((("one", True), ("a\nb", False), ("two", True))):
+        path.write_text(token, encoding="utf-8")
+        os.utime(path, (second, second))
+        if good:
+            calls.once("GET", "/version")
+        else:
+            with pytest.raises(EngineMisconfigured):
+                calls.once("GET", "/version")
+
+    assert listener.sent("Authorization") == ["Bearer one", "Bearer two"]
+
+
 def test_extra_headers_are_sent_with_every_call(listener: Listener) -> None:
     """A gateway's key, for example."""
     calls = http(listener, headers={"X-Api-Key": "k"})

@@ -134,3 +134,15 @@ def test_whatever_comes_the_limit_holds_and_room_returns(
         hand.done(key)
     assert hand.has_room
     assert hand.take("next", 10**9)
+
+
+@pytest.mark.parametrize(("held", "size"), [(40, 61), (50, 51), (10, 200)])
+def test_what_was_refused_is_taken_when_deliveries_begin_again(held: int, size: int) -> None:
+    """It comes first: refused again and again it would use up its deliveries in a second."""
+    hand = Hand(200, 100)
+
+    assert taken(hand, held, size) == [True, False]
+    assert not hand.has_room
+    hand.done(0)
+    assert hand.has_room
+    assert hand.take("again", size)

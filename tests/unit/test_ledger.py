@@ -318,6 +318,15 @@ def test_what_is_taken_over_counts_as_published_and_leased(ledger: Ledger) -> No
 # A stopping replica
 
 
+def test_progress_without_end_leaves_nothing_behind(ledger: Ledger) -> None:
+    """Each report has a due time of its own, a day ahead; a busy worker reports every second."""
+    for second in range(5000):
+        take_over(ledger, now=1000.0 + second, due=90_000.0)
+
+    assert len(ledger._due) < 2000
+    assert [entry.task_id for entry in ledger.due(math.inf, 10)] == ["t1"]
+
+
 def test_unleased_entries_are_the_confirmed_ones_without_a_lease(ledger: Ledger) -> None:
     """A stopping bridge leases exactly these, so that peers can adopt them."""
     confirmed = admit(ledger, "confirmed")

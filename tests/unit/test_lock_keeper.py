@@ -597,6 +597,18 @@ def test_an_adopted_task_of_a_peer_is_taken_over_only_once(open_rooms: Open) -> 
     assert task_id not in second.ledger
 
 
+def test_an_adopted_task_of_a_silent_worker_is_completed(open_rooms: Open) -> None:
+    """No result will ever come: leased until the deadline, it would fail and be published again."""
+    rooms = open_rooms(make_topic("a", replies={"profile": "none"}))
+    task_id = orphan(rooms, 200)
+
+    rooms.start(keeper=True)
+
+    eventually(lambda: rooms.task(task_id) is None)
+    eventually(lambda: task_id not in rooms.ledger)
+    assert (rooms.count("adopted"), rooms.count("completed")) == (1, 1)
+
+
 # Full topics
 
 

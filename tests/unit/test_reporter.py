@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -363,6 +364,37 @@ def test_a_result_held_for_five_minutes_moves_to_the_waiting_room(rooms: Rooms) 
     assert len(rooms.publisher.through(WAIT)) == 1
 
 
+def test_a_held_result_that_came_again_leaves_one_copy_in_the_waiting_room(rooms: Rooms) -> None:
+    """Each reconnect delivers it anew: what the old channels brought must not multiply it."""
+    entry = rooms.in_flight()
+    rooms.engine.faults.add("complete", when="before", times=None, action=AWAY)
+    first = rooms.answer(entry, {})
+    eventually(lambda: rooms.engine.calls.of("complete"))
+
+    rooms.holds = lambda delivery: delivery.generation == 2
+    again = replace(first, generation=2)
+    rooms.reporter.deliver(again)
+    rooms.advance(301)
+
+    acked(rooms, again)
+    assert len(rooms.publisher.through(WAIT)) == 1
+    assert rooms.acked == [first, again], "the first one frees its bytes"
+
+
+def test_a_result_of_a_lost_channel_is_left_to_its_next_delivery(rooms: Rooms) -> None:
+    """It cannot be acknowledged: told to the engine or parked now, it would be so twice."""
+    entry = rooms.in_flight()
+    rooms.holds = lambda _: False
+    rooms.engine.calls.clear()
+
+    acked(rooms, rooms.answer(entry, {}))
+    acked(rooms, rooms.answer(entry, b"no json"))
+
+    assert rooms.engine.calls.of() == ()
+    assert rooms.publisher.sent == []
+    assert entry.task_id in rooms.ledger
+
+
 def test_bad_credentials_hold_the_result(rooms: Rooms) -> None:
     """A rotated password is nobody's incident."""
     entry = rooms.in_flight()
@@ -458,6 +490,26 @@ def test_an_engine_that_cannot_even_take_the_incident_is_waited_for(rooms: Rooms
 
     assert record(rooms, entry)["retries"] == 0
     parked(rooms, "bad-json")
+
+
+def test_an_engine_that_writes_nothing_for_long_costs_no_result(rooms: Rooms) -> None:
+    """Parked, the work would be done twice: its lock lapses, and no incident tells of it."""
+    entry = rooms.in_flight()
+    for verb in ("complete", "failure"):
+        rooms.engine.faults.add(verb, when="before", times=None, action=BROKEN)
+    delivery = rooms.answer(entry, {})
+    eventually(lambda: rooms.engine.calls.of("failure"))
+
+    rooms.advance(301)
+
+    acked(rooms, delivery)
+    assert len(rooms.publisher.through(WAIT)) == 1
+    assert rooms.publisher.to(PARKED) == []
+    assert rooms.count("waiting") == 1
+    assert entry.task_id in rooms.ledger, "its lock is kept"
+    rooms.engine.faults.clear()
+    acked(rooms, rooms.answer(entry, {}))
+    assert rooms.task(entry.task_id) is None
 
 
 def test_an_engine_that_cannot_read_the_task_is_not_a_broken_process(rooms: Rooms) -> None:

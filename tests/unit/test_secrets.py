@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import quote
+
+import pytest
 
 from bridge.settings import Settings, known_secrets, load
 from tests.support.bridge import toml
@@ -43,3 +46,20 @@ def test_hosts_and_users_are_no_secrets(tmp_path: Path) -> None:
     broker = {"url": "amqps://carrier:secret@rabbit.shop:5671/%2F"}
 
     assert known_secrets(given(tmp_path, broker=broker)) == {"secret"}
+
+
+@pytest.mark.parametrize("secret", ['back\\slash "quoted"', "it's \u00e4", 'it\'s "\u00e4"\n'])
+def test_a_secret_is_known_as_python_and_json_write_it(tmp_path: Path, secret: str) -> None:
+    """An exception quotes what it held; a body of a request is JSON."""
+    known = known_secrets(given(tmp_path, engine={"username": "demo", "password": secret}))
+
+    for around in ("", "'", '"', "'\""):
+        text = f"{around} {secret} {around}"
+        for written in (
+            repr(text),
+            repr([text]),
+            repr(text.encode()),
+            json.dumps(text),
+            json.dumps(text, ensure_ascii=False),
+        ):
+            assert any(form in written for form in known), written

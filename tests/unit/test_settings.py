@@ -333,6 +333,8 @@ MISTAKES = [
     ('[engine]\nca_file = ""', "engine.ca_file: the path of a file is wanted, found an empty"),
     ('[engine]\nheaders = {"a b" = "x"}', "engine.headers: 'a b' is not the name of an HTTP"),
     ('[engine]\nheaders = {X = "a\\nb"}', "engine.headers: the value of header X must be"),
+    ('[engine]\ntoken = "a\\nb"', "engine.token: a token of printable ASCII on one line is wanted"),
+    ('[engine]\ntoken = "ä"', "engine.token: a token of printable ASCII on one line is wanted"),
     ("[engine]\nheaders = {X = 1}", "engine.headers.X: a string is wanted, found a whole"),
     (
         '[engine]\nusername = "u"\npassword = "p"\ntoken = "t"',

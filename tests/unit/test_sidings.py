@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
-from bridge.broker import Outcome
+from bridge.broker import Outcome, Publisher
 from bridge.errors import ResultRefused
 from bridge.messages import Delivery, Publication
+from bridge.sidings import Sidings
 from tests.support.rooms import PARKED, WAIT, Rooms
 from tests.support.waiting import eventually, throughout
 
@@ -311,3 +314,55 @@ def test_trying_again_takes_its_time(
     eventually(lambda: len(rooms.publisher.sent) == 1)
     throughout(lambda: len(rooms.publisher.sent) == 1, 0.3)
     assert then.count == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "detail", "missed"),
+    [
+        (Outcome.RETURNED, "312 NO_ROUTE", 1),
+        (Outcome.UNKNOWN, "404 NOT_FOUND - no exchange", 1),
+        (Outcome.UNKNOWN, "the connection was lost", 0),
+        (Outcome.NACKED, "the queue is full", 0),
+    ],
+)
+def test_a_copy_that_finds_no_queue_has_it_looked_for(
+    rooms: Rooms, then: Then, outcome: Outcome, detail: str, missed: int
+) -> None:
+    """Nobody else meets the parking queue and the waiting room: they would stay deleted."""
+    told: list[bool] = []
+    publisher = TellingPublisher(outcome, detail)
+    sidings = Sidings(
+        cast("Publisher", publisher), rooms.callers, PARKED, WAIT, lambda: told.append(True)
+    )
+
+    sidings.wait(delivery(), then)
+
+    eventually(lambda: then.count == 1)
+    assert len(told) == missed
+
+
+def test_a_waiting_room_that_is_not_reached_is_told_once(rooms: Rooms, then: Then) -> None:
+    """Results hang meanwhile: a warning, and not one for each try of each of them."""
+    outcomes = iter([Outcome.RETURNED, Outcome.RETURNED, Outcome.CONFIRMED])
+    rooms.publisher.decide = lambda _: next(outcomes)
+
+    with capture_logs() as logs:
+        rooms.sidings.wait(delivery(), then)
+        eventually(lambda: then.count == 1)
+
+    told = [(line["log_level"], line["event"]) for line in logs if "waiting room" in line["event"]]
+    assert told == [
+        ("warning", "the waiting room is not reached"),
+        ("debug", "the waiting room is not reached"),
+        ("info", "the waiting room is reached again"),
+    ]
+
+
+class TellingPublisher:
+    """Settles the first message with an outcome and its detail, confirms the others."""
+
+    def __init__(self, outcome: Outcome, detail: str) -> None:
+        self._first = [(outcome, detail)]
+
+    def publish(self, _publication: Publication, done: Callable[[Outcome, str], None]) -> None:
+        done(*(self._first.pop() if self._first else (Outcome.CONFIRMED, "")))

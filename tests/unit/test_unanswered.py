@@ -11,7 +11,7 @@ from bridge.patience import BROKEN_PAUSES_SECONDS
 from bridge.simulated_engine import Answer
 from bridge.tokens import Token
 from tests.support.rooms import Rooms, make_topic
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, throughout
 from tests.unit.conftest import Open, hurry
 
 BROKEN = Answer(500, {"type": "ProcessEngineException", "message": "listener", "code": 0})
@@ -39,6 +39,13 @@ def silent(open_rooms: Open) -> Rooms:
 
 def complete_unanswered(rooms: Rooms, entry: Entry) -> None:
     rooms.unanswered.complete(rooms.topics["a"], Token(entry.task_id, entry.retries))
+
+
+def a_minute_passes(rooms: Rooms) -> None:
+    """And more; the callers are told, for they wait in real time."""
+    rooms.settled()
+    rooms.advance(80)
+    rooms.callers.submit("anything", lambda: None)
 
 
 def test_a_task_of_a_silent_worker_is_completed(silent: Rooms) -> None:
@@ -110,6 +117,38 @@ def test_an_incident_that_cannot_be_raised_does_not_kill_the_callers(
     complete_unanswered(silent, other)
     eventually(lambda: silent.task(other.task_id) is None)
     assert silent.died == []
+
+
+def test_a_suspended_process_is_asked_again_once_a_minute(silent: Rooms) -> None:
+    """It may stay suspended for days: more calls would only burden the engine."""
+    entry = silent.in_flight()
+    silent.suspend(entry.task_id)
+
+    complete_unanswered(silent, entry)
+
+    eventually(lambda: silent.engine.calls.of("complete"))
+    throughout(lambda: len(silent.engine.calls.of("complete")) == 1, 0.3)
+    silent.suspend(entry.task_id, suspended=False)
+    a_minute_passes(silent)
+    eventually(lambda: silent.task(entry.task_id) is None)
+
+
+@pytest.mark.parametrize("verb", ["complete", "failure"])
+def test_missing_rights_are_asked_for_again_once_a_minute(silent: Rooms, verb: str) -> None:
+    """Only an administrator can mend it, be it the completion or the incident that is refused."""
+    entry = silent.in_flight()
+    refusal = Answer(400, {"type": "RestException", "message": "no"})
+    forbidden = Answer(403, {"type": "AuthorizationException", "message": "no"})
+    silent.engine.faults.add(verb, when="before", times=None, action=forbidden)
+    silent.engine.faults.add("complete", when="before", times=None, action=refusal)
+
+    complete_unanswered(silent, entry)
+
+    eventually(lambda: silent.engine.calls.of(verb))
+    throughout(lambda: len(silent.engine.calls.of(verb)) == 1, 0.3)
+    silent.engine.faults.clear()
+    a_minute_passes(silent)
+    eventually(lambda: silent.task(entry.task_id) is None)
 
 
 def test_a_stopping_reporter_completes_no_more(silent: Rooms) -> None:

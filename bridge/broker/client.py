@@ -1,0 +1,169 @@
+"""One blocking connection for a short program: look, publish, take, delete.  Retries nothing, and
+nothing in the service uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from bridge.broker.inspect import QueueSize
+from bridge.broker.options import NOT_REACHED, BrokerOptions, describe
+from bridge.broker.properties import delivery_of, properties_of
+from bridge.errors import BrokerUnavailable
+from bridge.messages import Delivery, Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message taken from a queue; `persistent`: it would have outlived a restart of a node."""
+
+    delivery: Delivery
+    persistent: bool
+
+
+class Client:
+    """To be used in one thread.  Every method raises BrokerUnavailable where the connection breaks
+    or RabbitMQ refuses what is asked; a refused look or binding is an answer.
+    """
+
+    def __init__(self, options: BrokerOptions, name: str) -> None:
+        self._options, self._name = options, name
+        self._connection: Any = None
+        self._channel: Any = None
+
+    def __enter__(self) -> Self:
+        with _broker():
+            parameters = self._options.parameters(self._name)[0]
+            parameters.heartbeat = 0  # whoever waits for something else answers none
+            self._connection = pika.BlockingConnection(parameters)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        with suppress(*NOT_REACHED):
+            self._connection.close()
+
+    def look(self, queue: str) -> QueueSize | None:
+        """How full a queue is; None where there is none."""
+        with _broker():
+            try:
+                found = self._open().queue_declare(queue, passive=True).method
+            except ChannelClosedByBroker as refused:
+                if refused.reply_code == 404:
+                    return None
+                raise
+            return QueueSize(found.message_count, found.consumer_count)
+
+    def declare(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """Make a durable queue."""
+        with _broker():
+            self._open().queue_declare(queue, durable=True, arguments=dict(arguments))
+
+    def declare_own(self, queue: str) -> None:
+        """Make a queue that goes with this connection, and that nobody else can read."""
+        with _broker():
+            self._open().queue_declare(queue, exclusive=True)
+
+    def bind(self, queue: str, exchange: str, key: str) -> bool:
+        """Bind a queue to an exchange; False where RabbitMQ refuses or there is no exchange."""
+        with _broker():
+            try:
+                self._open().queue_bind(queue, exchange, key)
+            except ChannelClosedByBroker:
+                return False
+            return True
+
+    def publish(self, publication: Publication) -> None:
+        """Publish as the bridge does: when this returns, a queue holds the message."""
+        with _broker():
+            self._open().basic_publish(
+                publication.exchange,
+                publication.routing_key,
+                publication.body,
+                properties_of(publication, 0),
+                mandatory=True,
+            )
+
+    def take(self, queue: str) -> Taken | None:
+        """Take the next message, acknowledged; None where none is ready."""
+        with _broker():
+            method, properties, body = self._open().basic_get(queue, auto_ack=True)
+            return None if method is None else _taken(queue, method, properties, body)
+
+    def remove(self, queue: str, mine: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Take the ready messages that are `mine`; all others go back where they were."""
+        removed: list[Delivery] = []
+        others: list[int] = []
+        with _broker():
+            channel = self._open()
+            while (got := channel.basic_get(queue))[0] is not None:
+                delivery = _taken(queue, *got).delivery
+                if mine(delivery):
+                    channel.basic_ack(delivery.tag)
+                    removed.append(delivery)
+                else:
+                    others.append(delivery.tag)
+            for tag in others:
+                channel.basic_nack(tag, requeue=True)
+        return removed
+
+    def intercept(
+        self, queue: str, mine: Callable[[Delivery], bool], seconds: float
+    ) -> list[Delivery]:
+        """Take what of `mine` comes to the queue before any other consumer gets it, until there is
+        nothing more for so many seconds.
+        """
+        taken: list[Delivery] = []
+        with _broker():
+            channel = self._open()
+            first = {"x-priority": 10}
+            for got in channel.consume(queue, arguments=first, inactivity_timeout=seconds):
+                if got[0] is None:
+                    break
+                delivery = _taken(queue, *got).delivery
+                if not mine(delivery):
+                    break  # somebody works here: the queue gets it back
+                channel.basic_ack(delivery.tag)
+                taken.append(delivery)
+            channel.cancel()
+            channel.close()
+        return taken
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue with all that it holds."""
+        with _broker():
+            self._open().queue_delete(queue)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, the connection being served."""
+        with _broker():
+            self._connection.sleep(seconds)
+
+    def _open(self) -> Any:
+        if self._channel is None or not self._channel.is_open:
+            self._channel = self._connection.channel()
+            self._channel.confirm_delivery()
+        return self._channel
+
+
+def _taken(queue: str, method: Any, properties: Any, body: bytes) -> Taken:
+    return Taken(delivery_of(queue, 0, method, properties, body), properties.delivery_mode == 2)
+
+
+@contextmanager
+def _broker() -> Iterator[None]:
+    try:
+        yield
+    except (*NOT_REACHED, AMQPError) as error:
+        raise BrokerUnavailable(describe(error)) from error
