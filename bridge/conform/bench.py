@@ -76,7 +76,7 @@ class Bench:
             self._program.close()
             self._relay.__exit__(None, None, None)
         self.clear()
-        if self._made_queue:
+        if self._made_queue and not self.ready:  # a bridge may have found it meanwhile
             self._client.delete(self.setup.queue)
 
     @property

@@ -34,7 +34,7 @@ class Retry(Exception):
 
     def __init__(self, message: str, after: timedelta | float | None = None) -> None:
         super().__init__(message)
-        self.after_ms = None if after is None else milliseconds(after)
+        self.after_ms = None if after is None else max(0, milliseconds(after))
 
 
 class Outcome(NamedTuple):
@@ -67,7 +67,7 @@ class Task:
         back.  From then on lock and deadline guard the task: if this process is killed, the task
         fails by the topic's policy once the deadline has passed.
         """
-        body = {"newDuration": milliseconds(for_), "variables": variables or {}}
+        body = {"newDuration": max(1, milliseconds(for_)), "variables": variables or {}}
         self._say(Outcome("extendLock", as_json(body)))
 
     def is_gone(self) -> bool:
@@ -112,13 +112,13 @@ class Handler:
     def _outcome(self, task: Task, finish: Callable[[Any], Any]) -> Outcome:
         try:
             result = self.function(**self._arguments(task))
-            result = finish(result) if inspect.isawaitable(result) else result
+            result = finish(_contained(result)) if inspect.isawaitable(result) else result
             variables = as_json({} if result is None else result)
             if not isinstance(variables, dict):
                 raise TypeError(f"a {type(result).__name__} is returned, not a dict of variables")
             return Outcome("complete", {"variables": variables})
         except BpmnError as error:
-            said = {"errorCode": error.code, "errorMessage": str(error)}
+            said = {"errorCode": str(as_json(error.code)), "errorMessage": str(error)}
             return Outcome("bpmnError", {**said, "variables": as_json(error.variables)})
         except Retry as error:
             pause = {} if error.after_ms is None else {"retryTimeout": error.after_ms}
@@ -157,3 +157,11 @@ def as_json(value: Any) -> Any:
 def milliseconds(time: timedelta | float) -> int:
     """A number is seconds."""
     return round((time.total_seconds() if isinstance(time, timedelta) else time) * 1000)
+
+
+async def _contained(awaitable: Any) -> Any:
+    """An exit that reached the event loop would end it, and every other task with it."""
+    try:
+        return await awaitable
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -13,14 +13,14 @@ worker = Worker(prefetch=10)
 
 
 @worker.task("payment-processing")
-def pay(amount: float, currency: str, task: Task) -> dict:
+def pay(task: Task, amount: int | float, currency: str | None = None) -> dict:
     if amount > 1000:
-        raise BpmnError("PAYMENT_ERROR", f"{amount:g}: over 1000")
+        raise BpmnError("PAYMENT_ERROR", f"{amount}: over 1000")
     if amount == 502 and task.headers.get("retries") is None:
         raise Retry("the payment gateway answered 502", after=1)
     if amount == 503:
         raise ConnectionError("the payment gateway answered 503")
-    return {"paymentStatus": f"{amount:g} {currency}"}
+    return {"paymentStatus": f"{amount} {currency or 'EUR'}"}
 
 
 @worker.task("transcodeVideo")

@@ -1,7 +1,8 @@
 """Answers the tasks of topic `transcodeVideo`: video in, transcodedVideo out, slowly.
 
 Between its steps it says that it is still working: the bridge extends the lock, and the process
-variable `progress` shows how far it is.
+variable `progress` shows how far it is.  It acknowledges at the end: work that takes longer than
+RabbitMQ's consumer timeout (30 minutes) acknowledges after its first extendLock instead.
 """
 
 import json

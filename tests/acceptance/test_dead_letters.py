@@ -36,6 +36,7 @@ def odd_queues(stage: Stage) -> None:
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     channel.queue_declare(names["full"], durable=True, arguments=full)
     channel.exchange_declare("unbound", "direct", durable=True)
+    channel.exchange_declare("missing", "direct", durable=True)  # until the bridge is ready
     channel.queue_declare(names["dropped"], durable=True, arguments={"x-max-length": 1, **dead})
     # Rejected messages rest a while in a queue of their owner's before they come to the bridge.
     rest = {"x-message-ttl": 100, **dead}
@@ -50,6 +51,7 @@ def odd_queues(stage: Stage) -> None:
 def stage(engine: EngineRest, shared_amqp_url: str) -> Iterator[Stage]:
     broker = {"delivery_limit": 2}
     with Stage(engine, shared_amqp_url, TOPICS, prepare=odd_queues, broker=broker) as stage:
+        stage.amqp.channel.exchange_delete("missing")
         yield stage
 
 

@@ -110,6 +110,7 @@ def network(
             for topic, (end, passes) in LOST_FETCHES.items():
                 brings = stage.names[topic].encode()
                 strike = http.strike(Strike(FETCH, end, answer=brings, passes=passes))
+                assert strike.armed.wait(PATIENCE)  # else the poll under way brings the task
                 network.cases[topic] = stage.begin(topic)
                 assert strike.struck.wait(PATIENCE)
             yield network

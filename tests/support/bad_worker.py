@@ -17,7 +17,7 @@ import pika
 from pika.exceptions import AMQPError
 
 QUEUE = "payment-processing"
-FAULT = sys.argv[1]
+FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
 FAULTS = (
     "none",
     "auto-ack",

@@ -179,7 +179,8 @@ class Bridge:
 
     def count(self, topic: str, event: str) -> int:
         """A topic's count of an event, read off /metrics."""
-        text = requests.get(f"{self.status_url()}/metrics", timeout=5).text
+        url = eventually(self.status_url, what="the bridge has started")
+        text = requests.get(f"{url}/metrics", timeout=5).text
         sample = f'bridge_tasks_total{{event="{event}",topic="{topic}"}} '
         for line in text.splitlines():
             if line.startswith(sample):

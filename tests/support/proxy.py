@@ -49,6 +49,7 @@ class Strike:
     end: End = End.RESET
     answer: bytes = b""
     passes: int | None = 0
+    armed: threading.Event = field(default_factory=threading.Event)
     struck: threading.Event = field(default_factory=threading.Event)
 
 
@@ -314,6 +315,7 @@ class Proxy:
                     if strike.passes is None:
                         return 0, self._fallen(strike)
                     connection.armed = strike
+                    strike.armed.set()
         elif (armed := connection.armed) in self._strikes and armed is not None:
             passed = len(connection.answer)
             connection.answer += data

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,6 +202,34 @@ def test_retry_without_a_pause_leaves_it_to_the_topic() -> None:
         raise Retry("busy")
 
     assert call(busy) == Outcome("failure", {"errorMessage": "busy"})
+
+
+def test_an_exit_in_an_async_function_ends_its_task_alone() -> None:
+    """asyncio lets an exit through its loop: every other task would fail with it."""
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    for _ in range(2):
+        outcome = call(leave)
+        assert outcome.outcome == "failure"
+        assert outcome.body["errorMessage"] == "RuntimeError: SystemExit: 3"
+
+
+def test_a_code_may_be_an_enum_and_a_pause_never_is_negative() -> None:
+    """What the engine refuses would become an incident."""
+
+    class Code(Enum):
+        DECLINED = "DECLINED"
+
+    def decline() -> None:
+        raise BpmnError(Code.DECLINED, "no")  # type: ignore[arg-type]
+
+    def later() -> None:
+        raise Retry("a moment too late", after=-3)
+
+    assert json.loads(json.dumps(call(decline).body))["errorCode"] == "DECLINED"
+    assert call(later).body["retryTimeout"] == 0
 
 
 @pytest.mark.parametrize("error", [LookupError("not there"), SystemExit(3)], ids=repr)
