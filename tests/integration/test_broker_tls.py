@@ -24,7 +24,7 @@ from deploy.local.programs import PartError, free_port
 from deploy.local.rabbitmq import start_rabbitmq
 from tests.conftest import missing
 from tests.support.bridge import toml
-from tests.support.tls import Authority, Kind, Pair
+from tests.support.tls import Authority, Kind, Pair, assert_refused
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,7 @@ def refused(settings: Settings, key: str, words: str, cure: str) -> None:
     """Both `run` and `check` refuse, in these words and with this cure, without credentials."""
     with pytest.raises(BrokerUnavailable) as error:
         look(settings)
-    said = str(error.value)
-    [found] = [finding for finding in check.look(settings) if finding.mark == "problem"]
-
-    assert found.key == f"broker.{key}"
-    for text in (said, found.line):
-        assert words in text
-        assert cure in text
-        assert not any(noise in text for noise in ("Traceback", "_ssl.c", "guest"))
+    assert_refused(str(error.value), check.look(settings), f"broker.{key}", words, cure)
 
 
 def test_ca_and_client_certificate_of_the_settings_open_the_door(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Literal
 
 import trustme
 
+from bridge.check.findings import Finding
+
 Kind = Literal["good", "expired", "early", "other host", "foreign"]
 HOST = "localhost"
+NOISE = ("Traceback", "_ssl.c", "HTTPSConnectionPool", "guest")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,19 @@ class Authority:
         issued.private_key_pem.write_to_path(pair.key)
         pair.key.chmod(0o600)
         return pair
+
+
+def assert_refused(said: str, findings: Iterable[Finding], key: str, words: str, cure: str) -> None:
+    """What `run` said and what `check` finds: these words and this cure, about one key, and
+    neither the library's noise nor credentials.
+    """
+    [found] = [finding for finding in findings if finding.mark == "problem"]
+
+    assert found.key == key
+    for text in (said, found.line):
+        assert words in text
+        assert cure in text
+        assert not any(noise in text for noise in NOISE)
 
 
 def _validity(kind: Kind) -> tuple[datetime | None, datetime | None]:

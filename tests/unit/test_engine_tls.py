@@ -24,7 +24,7 @@ from bridge.engine import EngineClient
 from bridge.errors import EngineUnavailable, SettingsError
 from bridge.settings import Settings, certificate_problems, load
 from tests.support.bridge import toml
-from tests.support.tls import Authority, Kind, Pair
+from tests.support.tls import Authority, Kind, Pair, assert_refused
 
 
 class Version(BaseHTTPRequestHandler):
@@ -104,14 +104,7 @@ def refused(settings: Settings, key: str, words: str, cure: str) -> None:
     """Both `run` and `check` refuse, in these words and with this cure."""
     with pytest.raises(EngineUnavailable) as error:
         version(settings)
-    said = str(error.value)
-    [found] = [finding for finding in look.look(settings) if finding.mark == "problem"]
-
-    assert found.key == f"engine.{key}"
-    for text in (said, found.line):
-        assert words in text
-        assert cure in text
-        assert not any(noise in text for noise in ("Traceback", "HTTPSConnectionPool", "_ssl.c"))
+    assert_refused(str(error.value), look.look(settings), f"engine.{key}", words, cure)
 
 
 def test_the_ca_of_the_settings_is_trusted(
