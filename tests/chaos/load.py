@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import requests
 
@@ -19,41 +15,6 @@ AGAIN_SECONDS = 0.5
 LOOK_SECONDS = 1.0
 # How much longer than a lease a lock may seem to run: the engine's clock counts seconds.
 SLACK_SECONDS = 3.0
-
-
-class Loop:
-    """A thread that calls `step` until it is left; what it raises is raised again on leaving."""
-
-    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
-        self._step, self._name = step, name
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(60)
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                pause = self._step()
-                if pause is None:
-                    return
-                self._stopping.wait(pause)
-        except Exception as error:  # noqa: BLE001 (raised again where the round can see it)
-            self._error = error
 
 
 class Starter:

@@ -12,11 +12,12 @@ from pathlib import Path
 from tests.chaos.checker import check
 from tests.chaos.collect import collect
 from tests.chaos.evidence import Evidence, Struck
-from tests.chaos.load import TROUBLE, LockWatch, Loop, Starter
+from tests.chaos.load import TROUBLE, LockWatch, Starter
 from tests.chaos.plan import TOPICS, WORKERS, Fault, Options, schedule
 from tests.chaos.workers import CODE, Record, Worker
 from tests.chaos.world import World, exit_code, usage
 from tests.support.engine import EngineRest
+from tests.support.loop import Loop
 
 # What healing may take beyond a deadline and a lease: retries, waits, queues that empty.
 HEAL_SECONDS = 90.0

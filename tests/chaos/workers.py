@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import pika
@@ -21,6 +19,7 @@ from tests.chaos.checker import WORKER
 from tests.chaos.evidence import Answer, Verb
 from tests.chaos.plan import TOPICS, Options
 from tests.support.amqp import Message
+from tests.support.loop import Loop
 
 Manner = Literal[
     "complete", "slow", "bpmnError", "failure", "twice", "garbage", "dies", "dies late",
@@ -69,32 +68,18 @@ class Worker:
         self._other = next(name for name in TOPICS if name != topic)
         self._random = random.Random(f"{options.seed}:{topic}")
         self._unlocked: set[str] = set()
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"worker {topic}", daemon=True)
+        self._loop = Loop(f"worker {topic}", self._step, patience=20)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.__enter__()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(20)
-        if self._error is not None:
-            raise self._error
+    def __exit__(self, *_: Any) -> None:
+        self._loop.__exit__()
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self._live()
-                self._stopping.wait(PAUSE_SECONDS)
-        except Exception as error:  # noqa: BLE001 (raised again where the round can see it)
-            self._error = error
+    def _step(self) -> float:
+        self._live()
+        return PAUSE_SECONDS
 
     def _live(self) -> None:
         parameters = pika.URLParameters(self._url)
@@ -114,7 +99,7 @@ class Worker:
         channel.basic_qos(prefetch_count=PREFETCH)
         channel.confirm_delivery()
         for method, properties, body in channel.consume(self._topic, inactivity_timeout=0.1):
-            if self._stopping.is_set():
+            if self._loop.stopping.is_set():
                 return
             if method is None:
                 continue
@@ -135,9 +120,9 @@ class Worker:
             self._unlocked.add(message.properties.message_id)
         self._record.manners.append(chosen)
         self._record.tokens[self._topic] = message.properties.correlation_id
-        self._stopping.wait(self._random.uniform(0.0, 2 * self._options.work_seconds))
+        self._loop.stopping.wait(self._random.uniform(0.0, 2 * self._options.work_seconds))
         if chosen == "slow":
-            self._stopping.wait(self._random.uniform(*SLOW_SECONDS))
+            self._loop.stopping.wait(self._random.uniform(*SLOW_SECONDS))
         elif chosen == "rejects":
             return False
         elif chosen == "dies":

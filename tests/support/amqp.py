@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +10,8 @@ from typing import Any, Self
 
 import pika
 from pika.exceptions import ChannelClosedByBroker
+
+from tests.support.loop import Loop
 
 
 @dataclass(frozen=True)
@@ -135,37 +136,24 @@ class Worker:
     def __init__(self, url: str, queue: str, handler: Handler, prefetch: int = 50) -> None:
         self.seen: list[Message] = []
         self._url, self._queue, self._handler, self._prefetch = url, queue, handler, prefetch
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._loop = Loop(f"worker {queue}", self._work, patience=10)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.__enter__()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(10)
-        if self._error is not None:
-            raise self._error
+    def __exit__(self, *_: Any) -> None:
+        self._loop.__exit__()
 
-    def _run(self) -> None:
-        try:
-            with Amqp(self._url) as amqp:
-                self._consume(amqp)
-        except Exception as error:  # noqa: BLE001 (raised again where the test can see it)
-            self._error = error
+    def _work(self) -> None:
+        with Amqp(self._url) as amqp:
+            self._consume(amqp)
 
     def _consume(self, amqp: Amqp) -> None:
         channel = amqp.channel
         channel.basic_qos(prefetch_count=self._prefetch)
         for method, properties, body in channel.consume(self._queue, inactivity_timeout=0.05):
-            if self._stopping.is_set():
+            if self._loop.stopping.is_set():
                 break
             if method is None:
                 continue

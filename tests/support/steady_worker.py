@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import pika
 from pika.exceptions import AMQPError, ChannelError
 
 from tests.support.amqp import Message, Reply
+from tests.support.loop import Loop
 
 RETRY_SECONDS = 0.2
 # Whatever a broker in trouble can do to a worker; anything else is a fault of the test.
@@ -38,24 +39,15 @@ class SteadyWorker:
         self.answering.set()
         self._urls = (urls,) if isinstance(urls, str) else tuple(urls)
         self._queue, self._answer, self._prefetch = queue, answer, prefetch
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"worker {queue}", daemon=True)
+        self._attempts = itertools.count()
+        self._loop = Loop(f"worker {queue}", self._step, patience=15)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._loop.__enter__()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(15)
-        if self._error is not None:
-            raise self._error
+    def __exit__(self, *_: Any) -> None:
+        self._loop.__exit__()
 
     @property
     def message_ids(self) -> set[str]:
@@ -66,15 +58,9 @@ class SteadyWorker:
         """How many messages it got, not counting what came to it a second time."""
         return sum(not message.redelivered for message in list(self.seen))
 
-    def _run(self) -> None:
-        try:
-            attempt = 0
-            while not self._stopping.is_set():
-                self._session(self._urls[attempt % len(self._urls)])
-                attempt += 1
-                self._stopping.wait(RETRY_SECONDS)
-        except Exception as error:  # noqa: BLE001 (raised again where the test can see it)
-            self._error = error
+    def _step(self) -> float:
+        self._session(self._urls[next(self._attempts) % len(self._urls)])
+        return RETRY_SECONDS
 
     def _session(self, url: str) -> None:
         if not self.answering.wait(0.05):
@@ -97,7 +83,7 @@ class SteadyWorker:
         channel.basic_qos(prefetch_count=self._prefetch)
         channel.confirm_delivery()
         for method, properties, body in channel.consume(self._queue, inactivity_timeout=0.05):
-            if self._stopping.is_set() or not self.answering.is_set():
+            if self._loop.stopping.is_set() or not self.answering.is_set():
                 return
             if method is None:
                 continue
