@@ -9,7 +9,7 @@ from typing import Any
 from bridge.broker import BrokerOptions, Exchange, Queue
 from bridge.dispatcher import FetchOptions
 from bridge.engine.auth import Auth, Basic, BasicFile, Bearer, BearerFile
-from bridge.engine.http import HttpOptions
+from bridge.engine.connection import HttpOptions
 from bridge.ledger import Timing
 from bridge.protocol import RetryPolicy
 from bridge.results import ReplyRules

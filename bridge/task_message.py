@@ -5,10 +5,10 @@ Properties, headers and body shapes are the contract with workers (README, "Task
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json import JSONEncoder
 from typing import Any
 
 from bridge.errors import TaskRefused
@@ -20,6 +20,8 @@ TRACE_VARIABLE = "traceparent"
 SHORT_STRING_BYTES = 255
 MAX_PRIORITY = 255
 
+_AS_IT_IS = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ESCAPED = JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -170,13 +172,9 @@ def _celery_headers(name: str, token: str) -> dict[str, Any]:
 
 def _json(value: Any) -> bytes:
     try:
-        return _dumps(value, ensure_ascii=False).encode()
+        return _AS_IT_IS.encode(value).encode()
     except UnicodeEncodeError:
         # Half a character, which a database may hold: UTF-8 cannot carry it, an escape can.
-        return _dumps(value, ensure_ascii=True).encode()
+        return _ESCAPED.encode(value).encode()
     except (ValueError, RecursionError) as error:
         raise TaskRefused(f"a variable cannot be written as JSON: {type(error).__name__}") from None
-
-
-def _dumps(value: Any, *, ensure_ascii: bool) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, separators=(",", ":"))

@@ -6,21 +6,13 @@ A secret in a file is read again whenever the file changes, so that a rotated on
 from __future__ import annotations
 
 import base64
-from collections.abc import MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from bridge.errors import EngineMisconfigured
 
-
-class Request(Protocol):
-    """What is about to be sent."""
-
-    @property
-    def headers(self) -> MutableMapping[str, str]: ...
-
-
-R = TypeVar("R", bound=Request)
+# The header of the call that is about to be made; SecretUnusable where there is none to be sent.
+Auth = Callable[[], str]
 
 
 class SecretUnusable(EngineMisconfigured):
@@ -36,21 +28,14 @@ class SecretUnusable(EngineMisconfigured):
         self.cure = cure
 
 
-class Auth(Protocol):
-    """Puts the credentials on a request; SecretUnusable where it has none that can be sent."""
-
-    def __call__(self, request: R, /) -> R: ...
-
-
 class Bearer:
     """`Authorization: Bearer` with a fixed token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def __call__(self, request: R, /) -> R:
-        request.headers["Authorization"] = _bearer(self._token, "token")
-        return request
+    def __call__(self) -> str:
+        return _bearer(self._token, "token")
 
 
 class BearerFile:
@@ -59,9 +44,8 @@ class BearerFile:
     def __init__(self, path: Path) -> None:
         self._file = _SecretFile(path, "token_file")
 
-    def __call__(self, request: R, /) -> R:
-        request.headers["Authorization"] = _bearer(self._file.read().strip(), "token_file")
-        return request
+    def __call__(self) -> str:
+        return _bearer(self._file.read().strip(), "token_file")
 
 
 class Basic:
@@ -70,9 +54,8 @@ class Basic:
     def __init__(self, username: str, password: str) -> None:
         self._header = _basic(username, password)
 
-    def __call__(self, request: R, /) -> R:
-        request.headers["Authorization"] = self._header
-        return request
+    def __call__(self) -> str:
+        return self._header
 
 
 class BasicFile:
@@ -82,10 +65,9 @@ class BasicFile:
         self._username = username
         self._file = _SecretFile(path, "password_file")
 
-    def __call__(self, request: R, /) -> R:
+    def __call__(self) -> str:
         password = self._file.read().removesuffix("\n").removesuffix("\r")
-        request.headers["Authorization"] = _basic(self._username, password)
-        return request
+        return _basic(self._username, password)
 
 
 class _SecretFile:

@@ -18,8 +18,9 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from bridge.engine.clock import EngineClock, lock_window
+from bridge.engine.connection import HttpOptions
 from bridge.engine.gate import Gate
-from bridge.engine.http import Answer, EngineHttp, HttpOptions
+from bridge.engine.http import Answer, EngineHttp
 from bridge.errors import EngineMisconfigured
 from bridge.messages import ExternalTask, LockedTask, LockWindow
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 from bridge.clock import monotonic
 from bridge.errors import EngineMisconfigured
@@ -36,7 +37,7 @@ class EngineClock:
         time no lock can be judged.
         """
         try:
-            date = parsedate_to_datetime(date_header or "").timestamp()
+            date = _seconds(date_header or "")
         except ValueError:
             return self.now(at)
         with self._lock:
@@ -50,6 +51,11 @@ class EngineClock:
         if offset is None:
             raise EngineMisconfigured("the engine's answers carry no Date header")
         return offset + (monotonic() if at is None else at)
+
+
+@lru_cache(maxsize=8)  # a second has many answers
+def _seconds(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp()
 
 
 def lock_window(duration: float, dated: float, took: float) -> LockWindow:

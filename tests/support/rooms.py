@@ -24,7 +24,8 @@ from bridge.circuits import Circuits
 from bridge.clock import monotonic
 from bridge.dispatcher import Dispatcher, FetchOptions
 from bridge.engine import EngineClient, EngineClock
-from bridge.engine.http import EngineHttp, HttpOptions
+from bridge.engine.connection import HttpOptions
+from bridge.engine.http import EngineHttp
 from bridge.handover import Handover
 from bridge.ledger import Entry, Ledger, Timing
 from bridge.lock_keeper import LockKeeper

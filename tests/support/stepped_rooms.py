@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
-import requests
+from urllib3.exceptions import ProtocolError
 
 import bridge.clock
 from bridge.callers import Callers
@@ -59,10 +59,10 @@ class Crashed(BaseException):
 
 @dataclass(frozen=True)
 class Reply:
-    """As much of a response of `requests` as the bridge reads."""
+    """As much of an HTTP response as the bridge reads."""
 
-    status_code: int
-    content: bytes
+    status: int
+    data: bytes
     headers: dict[str, str]
 
 
@@ -125,7 +125,7 @@ class Wire:
     def _strike(self, verb: str, moment: Moment, task_id: str | None) -> Response | None:
         action = self.engine.faults.strike(verb, moment, task_id)
         if isinstance(action, Drop):
-            raise requests.ConnectionError("Remote end closed connection without response")
+            raise ProtocolError("Remote end closed connection without response")
         if isinstance(action, Answer):
             return json_response(action.status, action.body)
         return None
@@ -196,13 +196,12 @@ class SteppedRooms(Rooms):
     ) -> None:
         self._on_ack = on_ack
         super().__init__(wire.engine, stopped, (topic,))
-        self.client._http._session = lambda: self  # type: ignore[method-assign, assignment, return-value]
+        self.client._http._connection = lambda: self  # type: ignore[method-assign, assignment, return-value]
         self._wire = wire
 
-    def request(self, method: str, url: str, **options: Any) -> Reply:
-        """Stands in for the session of `requests`."""
-        target = "/engine-rest" + url.removeprefix(self.engine.url)
-        return self._wire.request(self, method, target, options["json"])
+    def send(self, method: str, path: str, body: Any, _wait: float) -> Reply:
+        """Stands in for the connection to the engine."""
+        return self._wire.request(self, method, f"/engine-rest{path}", body)
 
     def new_stopping(self) -> threading.Event:
         return _Hurry(self.advance)

@@ -156,7 +156,7 @@ def test_only_the_broker_room_imports_pika() -> None:
 
 def test_only_one_module_imports_requests() -> None:
     """Every call to the engine has the same time-outs, credentials and classifier."""
-    assert users_of("requests") == users_of("urllib3") == {"bridge.engine.http"}
+    assert users_of("requests") == users_of("urllib3") == {"bridge.engine.connection"}
 
 
 def test_some_rooms_stand_alone() -> None:

@@ -22,12 +22,8 @@ from bridge.engine import EngineClient, EngineClock
 from bridge.engine.auth import Basic, BasicFile, Bearer, BearerFile
 from bridge.engine.client import PAGE, QUERY_IDS, file_address
 from bridge.engine.clock import lock_window
-from bridge.engine.http import (
-    CONFLICT_TRIES,
-    LOST_TRIES,
-    EngineHttp,
-    HttpOptions,
-)
+from bridge.engine.connection import HttpOptions
+from bridge.engine.http import CONFLICT_TRIES, LOST_TRIES, EngineHttp
 from bridge.errors import (
     EngineBroken,
     EngineConflict,

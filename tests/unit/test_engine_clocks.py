@@ -12,7 +12,7 @@ import pytest
 
 from bridge.clock import monotonic
 from bridge.engine import EngineClient
-from bridge.engine.http import HttpOptions
+from bridge.engine.connection import HttpOptions
 from bridge.simulated_engine import Clock, Drop, SimulatedEngine, linear_process
 from tests.support.rooms import MovableTime, Rooms, make_topic, timing
 from tests.support.waiting import eventually

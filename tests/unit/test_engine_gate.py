@@ -12,8 +12,8 @@ import threading
 import pytest
 
 from bridge.engine import EngineClient, Gate
+from bridge.engine.connection import HttpOptions
 from bridge.engine.gate import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, MAX_RETRY_AFTER_SECONDS
-from bridge.engine.http import HttpOptions
 from bridge.errors import (
     EngineBroken,
     EngineConflict,
