@@ -87,9 +87,7 @@ def check(
 
     # Whatever pika and urllib3 have to say, a finding says better.
     logging.getLogger().addHandler(logging.NullHandler())
-    if config is None and DEFAULT_CONFIG.exists():
-        config = DEFAULT_CONFIG
-    findings = looks.check(config, os.environ)
+    findings = looks.check(_existing(config), os.environ)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     typer.echo(looks.as_json(findings) if json else looks.as_text(findings, color=color))
     raise typer.Exit(looks.exit_code(findings))
@@ -105,7 +103,8 @@ def permissions(
 ) -> None:
     """Print the rabbitmqctl lines for users with the least rights.
 
-    One user for the bridge, and one for the workers of each topic, who can touch nothing else.
+    One user for the bridge, and one for the workers of each topic, who can touch nothing else
+    (but where a stack answers to reply_to alone, as Celery and Spring do).
     Exit code 0, or 2 on bad settings.
     """
     from bridge import permissions as rights
@@ -141,14 +140,14 @@ def conform(
     ] = None,
     examples: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Which variables make the worker do what, see above."),
+        typer.Option(metavar="FILE", help="Which variables make it do what: see above."),
     ] = None,
     case: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="CASE", help="Only this case; may be given again."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long one act may take.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long an answer may take.")
     ] = 10.0,
     junit_xml: Annotated[
         Optional[Path],  # noqa: UP045
@@ -162,7 +161,8 @@ def conform(
     With --cmd the kit starts the worker, kills it, stops it and cuts its connection; without, it
     tries what it can on one that runs.  Use a RabbitMQ, or a virtual host, without a bridge.
 
-    A worker has its own rules, so tell which variables make it do what (TOML, or JSON for null):
+    The kit knows no rules of your worker: a file (TOML, or JSON for null), given with --examples,
+    says which variables make it do what:
 
     \b
         [success]
@@ -173,8 +173,14 @@ def conform(
         [failure]
         variables = { amount = 503 }
 
-    What has no example is not tried; [unicode], [null], [numbers] and [large] replace what these
-    cases add to [success].
+    An outcome without an example is not tried; [unicode], [null], [numbers] and [large] replace
+    what these cases add to [success].  The samples of the repository have such files, as
+    consumers/python/payment_worker.toml:
+
+    \b
+        external-task-bridge conform --topic payment-processing \\
+          --cmd "python consumers/python/payment_worker.py" \\
+          --examples consumers/python/payment_worker.toml
 
     Exit code 0 where nothing failed, 1 where something did, 2 where the kit could not run.
     """
@@ -190,19 +196,17 @@ def conform(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_SETTINGS))  # leave nothing running
     try:
         setup = kit.prepare(_existing(config), wanted, os.environ)
+        if junit_xml is not None and not junit_xml.parent.is_dir():
+            _refuse((f"--junit-xml: there is no folder {str(junit_xml.parent)!r}; make it first",))
         verdicts = kit.run(setup, tell)
+        typer.echo(kit.as_json(verdicts) if json else kit.as_text(verdicts))
         if junit_xml is not None:
             junit_xml.write_bytes(kit.as_junit(verdicts))
     except SettingsError as error:
         _refuse(error.problems)
     except (kit.CannotRun, OSError) as error:
         _refuse((str(error),))
-    typer.echo(kit.as_json(verdicts) if json else kit.as_text(verdicts))
     raise typer.Exit(kit.exit_code(verdicts))
-
-
-def _existing(config: Path | None) -> Path | None:
-    return DEFAULT_CONFIG if config is None and DEFAULT_CONFIG.exists() else config
 
 
 @app.command()
@@ -229,12 +233,14 @@ def schema(
 def _load(config: Path | None) -> Settings:
     from bridge import settings
 
-    if config is None and DEFAULT_CONFIG.exists():
-        config = DEFAULT_CONFIG
     try:
-        return settings.load(config, os.environ)
+        return settings.load(_existing(config), os.environ)
     except SettingsError as error:
         _refuse(error.problems)
+
+
+def _existing(config: Path | None) -> Path | None:
+    return DEFAULT_CONFIG if config is None and DEFAULT_CONFIG.exists() else config
 
 
 def _refuse(problems: tuple[str, ...]) -> NoReturn:

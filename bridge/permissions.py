@@ -1,6 +1,8 @@
-"""RabbitMQ's rights for the bridge and for workers that can touch their own topic only.
+"""RabbitMQ's rights for the bridge and for workers: the least with which each can work.
 
-Prints what an administrator runs; connects to nothing and holds no password.  The rules are those
+A worker can touch its own topic only, but where its stack answers to reply_to alone: that takes the
+default exchange, which is the way to every queue.  Prints what an administrator runs; connects to
+nothing and holds no password.  The rules are those
 of https://www.rabbitmq.com/docs/access-control; patterns are anchored, and every name in them is
 escaped, because RabbitMQ looks for a match anywhere in a name.
 """
@@ -23,6 +25,8 @@ from bridge.errors import SettingsError
 from bridge.settings import BrokerSettings, Settings, TopicSettings
 
 NOTHING = "^$"
+# What Celery makes besides its task queue, to be controlled and to tell of itself, by default.
+_CELERYS_OWN = (r"^(.+\.)?celery\.pidbox$", r"^celeryev(\..+)?$")
 _METACHARACTERS = re.compile(r"[\\.^$*+?{}\[\]|()]")
 _HEAD = """\
 # Rights in virtual host {vhost} for these settings; to be run by an administrator of RabbitMQ.
@@ -42,11 +46,14 @@ class TopicPermission:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user's rights as regular expressions; `topic` is empty for the bridge itself."""
+    """One user's rights as regular expressions.  For the bridge itself `topic` is empty and
+    `queue` None; so is that of a worker whose queue the settings do not name.
+    """
 
     name: str
     role: Literal["bridge", "worker"]
     topic: str
+    queue: str | None
     configure: str
     write: str
     read: str
@@ -57,11 +64,15 @@ def users(settings: Settings, *, gone_notices: bool = False) -> list[User]:
     """The bridge with the least that it needs, then one worker for each topic.
 
     A worker reads its task queue, publishes to `<prefix>.results` with its own topic as routing
-    key, and declares nothing.  With `gone_notices` it may also make queues `<queue>.gone.<any>`
-    and bind them to `<prefix>.gone` with its own topic.  Raises SettingsError where such a queue
-    would be one of the bridge's or of another topic.
+    key, and declares nothing.  With reply = "celery" or "spring" it publishes to the default
+    exchange instead, which nothing can fence; Celery also makes its queues.  Behind an exchange of
+    others the queue is known only where the settings name it; else there is no right to read.
+    With `gone_notices` a worker may also make queues `<queue>.gone.<any>` and bind them to
+    `<prefix>.gone` with its own topic.  Raises SettingsError where such a queue would be one of
+    the bridge's or of another topic.
     """
     names = [part.name for part in plan.topology(settings) if isinstance(part, Queue)]
+    names += [queue for t in settings.topics.values() if (queue := _tasks_queue(t)) is not None]
     for name, topic in settings.topics.items() if gone_notices else ():
         taken = [other for other in names if other.startswith(_gone_queues(topic))]
         if taken:
@@ -105,6 +116,7 @@ def _bridge(settings: Settings) -> User:
         name=_bridge_name(settings.broker),
         role="bridge",
         topic="",
+        queue=None,
         configure=pattern(needs["configure"]),
         write=pattern(needs["write"]),
         # From RabbitMQ 4.3.1 on even a passive look takes some right to what is looked at.
@@ -128,12 +140,19 @@ def _looked_at(settings: Settings) -> Iterator[str]:
 
 
 def _worker(topic: TopicSettings, broker: BrokerSettings, gone_notices: bool) -> User:
-    names, own = broker.names, pattern([topic.name])
-    reads, writes, configures = [pattern([topic.queue])], [], []
+    names, own, queue = broker.names, pattern([topic.name]), _tasks_queue(topic)
+    reads, writes, configures = [] if queue is None else [pattern([queue])], [], []
     topic_permissions: list[TopicPermission] = []
-    if topic.reply != "none":
+    if topic.reply == "json":
         writes.append(pattern([names.results_exchange]))
         topic_permissions.append(TopicPermission(names.results_exchange, own, NOTHING))
+    elif topic.reply != "none":
+        writes.append(pattern([rights.DEFAULT_EXCHANGE]))
+    if topic.reply == "celery":
+        # It declares and binds all that it uses; its exchange has the name of its queue.
+        writes += [*reads, *_CELERYS_OWN]
+        configures += [*reads, *_CELERYS_OWN]
+        reads += _CELERYS_OWN
     if gone_notices:
         notices = f"^{pattern([_gone_queues(topic)])[1:-1]}[^.]+$"
         reads += [notices, pattern([names.gone_exchange])]
@@ -144,11 +163,20 @@ def _worker(topic: TopicSettings, broker: BrokerSettings, gone_notices: bool) ->
         name=f"worker-{topic.name}",
         role="worker",
         topic=topic.name,
+        queue=queue,
         configure=_any(configures),
         write=_any(writes),
         read=_any(reads),
         topic_permissions=tuple(topic_permissions),
     )
+
+
+def _tasks_queue(topic: TopicSettings) -> str | None:
+    """The queue that workers take from; None where only the exchange's owner knows it."""
+    if not topic.exchange or topic.wait_for_consumer or topic.queue != topic.name:
+        return topic.queue
+    by_celerys_habit = topic.reply == "celery" and topic.exchange == topic.routing_key
+    return topic.exchange if by_celerys_habit else None
 
 
 def _gone_queues(topic: TopicSettings) -> str:
@@ -179,15 +207,26 @@ def _comments(settings: Settings, user: User) -> Iterator[str]:
         yield f'the bridge, with broker.declare = "{declare}"; name it in broker.username'
         return
     topic = settings.topics[user.topic]
-    yield f"a worker of topic {user.topic!r}: takes from queue {topic.queue!r},"
+    if user.queue is None:
+        yield f"a worker of topic {user.topic!r}; its queue is yours, bound to {topic.exchange!r}:"
+        yield "NOT FOR USE AS IT STANDS, there is no right to read. Put the queue's name into the"
+        yield "last pattern, or into its table as queue (beside routing_key), and ask again; it"
+    else:
+        yield f"a worker of topic {user.topic!r}: takes from queue {user.queue!r},"
+    yield from _on_answers(topic, settings.broker.names.results_exchange)
+
+
+def _on_answers(topic: TopicSettings, exchange: str) -> Iterator[str]:
     if topic.reply == "none":
         yield "never answers"
-        return
-    exchange = settings.broker.names.results_exchange
-    yield f"answers to exchange {exchange!r} with routing key {user.topic!r}, not to reply_to"
-    if topic.reply != "json":
-        yield f'(reply = "{topic.reply}": what answers to reply_to needs write on amq.default, the'
-        yield "way to every queue; RabbitMQ cannot fence it)"
+    elif topic.reply == "json":
+        yield f"answers to exchange {exchange!r} with routing key {topic.name!r}, not to reply_to"
+    else:
+        yield f'answers to reply_to (reply = "{topic.reply}"): that takes write on amq.default, the'
+        yield "way to every queue, so nothing fences it in. An application that has a user already"
+        yield "needs no new one, but this right besides its own"
+    if topic.reply == "celery":
+        yield "(one user for all its topics; the patterns name Celery's queues and exchanges)"
 
 
 def _commands(settings: Settings, user: User, files: set[str]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def _request(verb: type[Complete | Failure | BpmnError | ExtendLock | Unlock], b
     if not isinstance(body, dict):
         raise ResultRefused("bad-body", f"the body of {verb.__name__} is not a JSON object")
     try:
-        return verb.model_validate(body)
+        return verb.model_validate(body, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = {".".join(map(str, e["loc"])): e["msg"] for e in error.errors()}
         raise ResultRefused("bad-body", f"{verb.__name__}: {faults}") from None

@@ -22,8 +22,8 @@ from bridge.broker.inspect import (
     Why,
     inspectors,
 )
-from bridge.check import differences, rights
-from bridge.check.findings import Finding, Group, ok, problem, warning
+from bridge.check import celery, differences, rights
+from bridge.check.findings import Finding, ok, problem, warning
 from bridge.check.rights import ToDo
 from bridge.errors import BrokerUnavailable
 from bridge.management import Management, ManagementDenied, ManagementUnavailable
@@ -176,40 +176,44 @@ class _Look:
             yield from self._missing(part, key, declared=True)
         elif isinstance(size, Refusal):
             text = f"queue {part.name!r}: {size.text}"
-            yield problem(_group(part), key, text, "delete it, or choose another name")
+            yield problem(differences.group(part), key, text, "delete it, or choose another name")
         else:
             yield from self._size(part, key, size, takes_tasks)
-            if self.management is not None:
-                found = self.management.queue(self.inspector.vhost, part.name)
-                yield from differences.of_queue(part, found, key)
-                if part.name == self.settings.broker.names.parked:
-                    version = _numbers(self.management.version())
-                    yield from differences.of_limit(part, found, version)
-            else:
-                yield from self._compared(part, key)
+            differing, dead = self._differing(part, key), self.settings.broker.names.dead_exchange
+            is_celerys = celery.owns(self.settings, part)
+            yield from (celery.left_alone(f, dead) if is_celerys else f for f in differing)
         yield from self._bindings(part, key, exists=size is not None)
+
+    def _differing(self, part: Queue, key: str) -> Iterator[Finding]:
+        if self.management is None:
+            yield from self._compared(part, key)
+            return
+        found = self.management.queue(self.inspector.vhost, part.name)
+        yield from differences.of_queue(part, found, key)
+        if part.name == self.settings.broker.names.parked:
+            yield from differences.of_limit(part, found, _numbers(self.management.version()))
 
     def _size(self, part: Queue, key: str, size: QueueSize, takes_tasks: bool) -> Iterator[Finding]:
         has = f"{size.messages} messages, {size.consumers} consumers"
         if takes_tasks and size.consumers == 0:
             text = f"nobody consumes from queue {part.name!r} ({size.messages} messages)"
-            yield warning("topics", key, text, "start its workers")
+            is_celerys = celery.owns(self.settings, part)
+            cure = celery.START_WORKERS if is_celerys else "start its workers"
+            yield warning("topics", key, text, cure)
         elif takes_tasks:
             yield ok("topics", f"{part.lane}: queue {part.name!r} has {has}", key)
         elif part.name == self.settings.broker.names.parked and size.messages:
             yield ok("broker", f"{size.messages} results lie parked in {part.name!r}", key)
 
     def _missing(self, part: Exchange | Queue, key: str, *, declared: bool) -> Iterator[Finding]:
-        kind = "exchange" if isinstance(part, Exchange) else "queue"
-        if declared and self._declares:
+        makes = declared and self._declares
+        if makes:
             self.to_do.parts.append(part)
-            return
-        text = f"there is no {kind} {part.name!r}"
-        cure = "declare it"
-        if declared:
-            text += f' (broker.declare = "{self.settings.broker.declare}")'
-            cure += ', or set broker.declare = "missing"'
-        yield problem(_group(part), key, text, cure)
+        if isinstance(part, Queue) and celery.owns(self.settings, part):
+            yield celery.missing(part, key, declares=makes)
+        elif not makes:
+            declare = self.settings.broker.declare if declared else None
+            yield differences.of_missing(part, key, declare)
 
     def _compared(self, part: Exchange | Queue, key: str) -> Iterator[Finding]:
         # The one declaration that is not passive.  RabbitMQ compares a declaration of what exists
@@ -233,7 +237,7 @@ class _Look:
             elif exists and self.management is not None:
                 text = f"queue {part.name!r} is not bound to {exchange!r} with {routing_key!r}"
                 cure = 'bind it, or set broker.declare = "missing"'
-                yield problem(_group(part), key, text, cure)
+                yield problem(differences.group(part), key, text, cure)
 
     def _rights(self) -> Iterator[Finding]:
         if self.management is None:
@@ -251,7 +255,3 @@ class _Look:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-
-
-def _group(part: Exchange | Queue) -> Group:
-    return "topics" if part.lane else "broker"

@@ -44,6 +44,21 @@ def owner_key(part: Exchange | Queue, topic_queue: bool) -> str:
     return f"topics.{part.lane}.queue" if topic_queue else f"topics.{part.lane}"
 
 
+def group(part: Exchange | Queue) -> Group:
+    """Where its findings stand: a topic's parts with the topics."""
+    return "topics" if part.lane else "broker"
+
+
+def of_missing(part: Exchange | Queue, key: str, declare: str | None) -> Finding:
+    """Not there, and the bridge will not make it: `declare` forbids it (None: it never does)."""
+    kind = "exchange" if isinstance(part, Exchange) else "queue"
+    text, cure = f"there is no {kind} {part.name!r}", "declare it"
+    if declare is not None:
+        text += f' (broker.declare = "{declare}")'
+        cure += ', or set broker.declare = "missing"'
+    return problem(group(part), key, text, cure)
+
+
 def of_queue(part: Queue, found: Mapping[str, Any], key: str) -> Iterator[Finding]:
     """What differs from the management API's description of a queue, policies taken in."""
     there = effective_arguments(found)
@@ -109,9 +124,8 @@ def of_refusal(part: Exchange | Queue, refusal: Refusal, key: str) -> Iterator[F
 
 
 def _differs(part: Exchange | Queue, key: str, differing: list[str]) -> Finding:
-    group: Group = "topics" if part.lane else "broker"
     text = f"queue {part.name!r} differs and is used as it is: {', '.join(differing)}"
-    return warning(group, key, text, _CURE)
+    return warning(group(part), key, text, _CURE)
 
 
 def _said(name: str, detail: str, part: Exchange | Queue) -> str:
@@ -127,10 +141,9 @@ def _is_for_results(part: Exchange | Queue) -> bool:
 
 
 def _wrong_exchange(part: Exchange, key: str, text: str) -> Finding:
-    group: Group = "topics" if part.lane else "broker"
     cure = "delete it or choose another name" if part.type else "choose another exchange"
     wanted = f"; a durable {part.type} exchange is wanted" if part.type else ""
-    return problem(group, key, f"exchange {part.name!r} {text}{wanted}", cure)
+    return problem(group(part), key, f"exchange {part.name!r} {text}{wanted}", cure)
 
 
 def _shown(value: Any) -> str:

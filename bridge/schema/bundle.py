@@ -137,8 +137,12 @@ def _answer(topic: Topic) -> Schema:
         for outcome, model in VERBS.items()
     ]
     return {
-        "description": f"The variables, or the request that {OUTCOME_MEMBER} names.",
-        "if": {"type": "object", "required": [OUTCOME_MEMBER]},
+        "description": f"The variables, or the request that {OUTCOME_MEMBER} names; null is none.",
+        "if": {
+            "type": "object",
+            "required": [OUTCOME_MEMBER],
+            "not": {"properties": {OUTCOME_MEMBER: {"type": "null"}}},
+        },
         "then": {"oneOf": requests},
         "else": _plain(topic),
     }
@@ -146,7 +150,9 @@ def _answer(topic: Topic) -> Schema:
 
 def _plain(topic: Topic) -> Schema:
     allowed, variable = topic.allowed_variables, topic.replies.result_variable
-    variables: Schema = {"type": "object", "allOf": [ref("Variables")], **_names(allowed)}
+    # The member that names the request is no variable; where it is null the others are.
+    names = None if allowed is None else [*allowed, OUTCOME_MEMBER]
+    variables: Schema = {"type": "object", "allOf": [ref("Variables")], **_names(names)}
     if variable is None or (allowed is not None and variable not in allowed):
         return variables
     value = {

@@ -37,7 +37,7 @@ def result_messages(topic: Topic, key: str) -> dict[str, Schema]:
     body = ref(f"{key}.result")
     if profile == "celery":
         return {"result": _result("Result of the Celery task", _headers(), body)}
-    plain = {**_headers(), "not": {"required": [OUTCOME_HEADER]}}
+    plain = {**_headers(), "properties": {OUTCOME_HEADER: {"type": "null"}}}
     results = {"result": _result("Answer", plain, body)}
     for outcome in VERBS:
         headers = _headers({OUTCOME_HEADER: {"const": outcome}})

@@ -1,7 +1,9 @@
 """JSON Schema of what every topic shares: the models of messages, and the values of variables.
 
 Generated from the models and from the tables that refuse values.  A schema never refuses what the
-bridge takes; what it cannot say (an integer beyond 64 bits, the text of a date) stands in words.
+bridge takes, but for odd spellings that it does not promise (the texts " 3", "3.0" and the value
+true for a whole number); what a schema cannot say (an integer beyond 64 bits, the text of a date)
+stands in words.
 References read `#/$defs/<name>`.
 """
 
@@ -61,6 +63,7 @@ def shared() -> dict[str, Schema]:
     for model in VERBS.values():
         fields = made[model.__name__].get("properties", {})
         fields.update({name: ref("Variables") for name in VARIABLES if name in fields})
+        fields.update({name: _or_its_text(field) for name, field in fields.items()})
     return {**made, "Variables": _variables(), "Value": _value(), "TypedValue": _typed_value()}
 
 
@@ -71,6 +74,18 @@ def _polish(definition: Schema) -> None:
         field.pop("title", None)
         if field.get("default", ...) is None:
             del field["default"]
+
+
+def _or_its_text(field: Schema) -> Schema:
+    """A whole number may come as a text of digits, which is taken for the number."""
+    outer: Schema = {key: field[key] for key in ("default", "description") if key in field}
+    inner: Schema = {key: value for key, value in field.items() if key not in outer}
+    choices: list[Schema] = inner.get("anyOf", [inner])
+    number = next((choice for choice in choices if choice.get("type") == "integer"), None)
+    if number is None:
+        return field
+    digits = "^0*[1-9][0-9]*$" if "exclusiveMinimum" in number else "^[0-9]+$"
+    return {"anyOf": [*choices, {"type": "string", "pattern": digits}], **outer}
 
 
 def _variables() -> Schema:

@@ -16,12 +16,17 @@ from urllib.parse import quote, urlsplit
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
+from bridge import plan, task_message
+from bridge.messages import LockedTask
+from bridge.settings import load
+from bridge.topics import Topic
 from deploy.local import choice
 from deploy.local.programs import PartError
 from deploy.local.rabbitmq import PROGRAMS, BrokerNode
 from tests.conftest import missing
+from tests.consumers.stacks import CONSUMERS, celery_python, running, vhost
 from tests.support.amqp import Amqp, Message
-from tests.support.bridge import Bridge, settings
+from tests.support.bridge import Bridge, settings, toml
 from tests.support.engine import EngineRest, unique
 from tests.support.roles import manage
 from tests.support.stage import Case, Stage
@@ -278,6 +283,112 @@ def test_a_worker_hears_of_its_topics_gone_tasks(fenced: Fenced) -> None:
             lambda: publish(worker, "bridge.gone", own),
         ):
             assert refused_with(act) == 403
+
+
+# -- stacks that answer to reply_to ----------------------------------------------------------------
+
+
+@dataclass
+class Site:
+    """A virtual host for which the lines have been obeyed; no bridge runs."""
+
+    topics: dict[str, Topic]
+    url: str
+    administrator: Administrator
+
+    def user(self, topic: str) -> str:
+        return self.administrator.url(f"worker-{topic}", self.url)
+
+    def send(self, admin: Amqp, name: str, **variables: Any) -> None:
+        """The task message that the bridge would publish."""
+        task = LockedTask(id="t1", topic_name=name, process_instance_id="p1")
+        shape = self.topics[name].shape
+        made = task_message.build(
+            task, shape, token="token", values=variables, types={}, timestamp=1
+        )
+        admin.send(
+            made.exchange,
+            made.routing_key,
+            made.body,
+            headers=dict(made.headers),
+            correlation_id=made.correlation_id,
+            reply_to=made.reply_to,
+            content_type=made.content_type,
+            content_encoding=made.content_encoding,
+        )
+
+
+@pytest.fixture
+def site(
+    administrator: Administrator, broker_node: choice.Broker, tmp_path: Path
+) -> Iterator[Site]:
+    spring, celery = unique("listener"), unique("charge")
+    shared = {"exchange": "charges", "routing_key": "charges"}
+    topics: dict[str, Any] = {
+        spring: {"reply": "spring"},
+        celery: {**shared, "reply": "celery", "celery_task": "app.charge"},
+    }
+    with vhost(broker_node) as url:
+        config = tmp_path / "bridge.toml"
+        config.write_text(toml({"topics": topics, "broker": {"url": url, "prefix": spring}}))
+        administrator.users += [spring, *(f"worker-{name}" for name in topics)]
+        administrator.obey(config)
+        yield Site(plan.topics(load(config, {})), url, administrator)
+
+
+def test_a_listener_answers_to_reply_to(site: Site) -> None:
+    """As Spring does: it looks for its queue, consumes, and knows no other way to answer."""
+    name = next(iter(site.topics))
+    with Amqp(site.url) as admin, Amqp(site.user(name)) as listener:
+        for queue in (name, f"{name}.results"):
+            admin.channel.queue_declare(queue, durable=True)
+        site.send(admin, name)
+        listener.channel.queue_declare(name, passive=True)
+        message = eventually(lambda: listener.get(name), what="the task")
+        assert message is not None
+        assert message.properties.reply_to == f"{name}.results"
+
+        publish(listener, "", f"{name}.results", message.properties.correlation_id)
+
+        assert eventually(lambda: admin.get(f"{name}.results"), what="the answer")
+        assert refused_with(lambda: listener.channel.basic_get(f"{name}.results")) == 403
+
+
+def test_a_celery_worker_does_all_it_must(site: Site, tmp_path: Path) -> None:
+    """A real one as its owner starts it, with gossip, mingle and remote control, which make queues
+    of their own; and with no right beyond the lines.
+    """
+    try:
+        python = celery_python()
+    except PartError as error:
+        missing(error)
+        raise
+    name, log = list(site.topics)[1], tmp_path / "celery.log"
+    command = [str(python), "-m", "celery", "--app", "app", "--workdir", str(CONSUMERS / "celery")]
+    with (
+        Amqp(site.url) as admin,
+        running(
+            "the Celery worker",
+            [*command, "worker", "--concurrency", "1"],
+            amqp_url=site.user(name),
+            log=log,
+            ready=lambda: admin.consumers("charges") > 0,
+            env={"PYTHONDONTWRITEBYTECODE": "1"},
+        ),
+    ):
+        admin.channel.queue_declare(f"{name}.results", durable=True)
+        site.send(admin, name, amount=500)
+
+        found = eventually(lambda: final(admin, f"{name}.results"), 60, what="the answer")
+
+    assert found["result"]["receipt"] == "r-500"
+    assert "ACCESS_REFUSED" not in log.read_text()
+
+
+def final(amqp: Amqp, queue: str) -> Any:
+    """Celery's last word; what it tells before is progress."""
+    answers = [message.json for message in amqp.drain(queue)]
+    return next((answer for answer in answers if answer["status"] == "SUCCESS"), None)
 
 
 # -- last, since it takes the bridge's rights away -----------------------------------------------

@@ -18,13 +18,13 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytest
 
 from bridge.broker import Exchange, Queue
-from bridge.broker.inspect import Refusal
-from bridge.check import advice, differences, engine, rights
+from bridge.broker.inspect import Inspector, QueueSize, Refusal
+from bridge.check import advice, broker, differences, engine, rights
 from bridge.check.findings import Finding, as_json, as_text, exit_code, ok, problem, warning
 from bridge.check.rights import ToDo
 from bridge.management import Management, ManagementDenied, ManagementUnavailable
@@ -289,6 +289,89 @@ def test_no_right_to_declare_what_exists_is_no_difference() -> None:
     refusal = Refusal(403, "ACCESS_REFUSED - access to queue 'pay' refused")
 
     assert list(differences.of_refusal(TASKS, refusal, "topics.pay.queue")) == []
+
+
+# -- a queue of Celery's -----------------------------------------------------------------------
+
+
+class Broker(Inspector):
+    """A RabbitMQ with these classic queues, every exchange, and no management API."""
+
+    def __init__(self, **queues: QueueSize) -> None:
+        self.address, self.vhost, self._queues = "rabbit:5672", "/", queues
+
+    def open(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def queue(self, name: str) -> QueueSize | None:
+        return self._queues.get(name)
+
+    def exchange(self, name: str) -> bool:
+        return True
+
+    def compare(self, part: Exchange | Queue) -> Refusal | None:
+        text = f"PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue '{part.name}'"
+        return Refusal(406, text) if isinstance(part, Queue) else None
+
+
+def of_queue(
+    patch: pytest.MonkeyPatch, directory: Path, keys: str, there: Broker
+) -> list[tuple[str, str]]:
+    """Mark, and text with cure, of all that is found on topic pay's queue."""
+    patch.setattr(broker, "inspectors", lambda _: [there])
+    found = broker.look(given(directory, keys))
+    return [(f.mark, f"{f.text}; {f.cure}") for f in found if f.key == "topics.pay.queue"]
+
+
+CELERY = "[topics.pay]\nqueue = 'charges'\nreply = 'celery'\ncelery_task = 'app.charge'\n"
+BEFORE = "[broker]\ndeclare = '{}'\n"
+
+
+def test_a_queue_that_celery_has_not_made_yet_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once the bridge has declared it, Celery does not start, and says only PRECONDITION_FAILED."""
+    [found] = of_queue(monkeypatch, tmp_path, CELERY, Broker())
+    fixed = CELERY + "exchange = 'charges'\nrouting_key = 'charges'\n"
+
+    assert found[0] == "warning"
+    assert "Celery does not start" in found[1]
+    assert 'set exchange and routing_key to "charges"' in found[1]
+    assert of_queue(monkeypatch, tmp_path, fixed, Broker()) == []
+    assert of_queue(monkeypatch, tmp_path, "[topics.pay]\nqueue = 'charges'", Broker()) == []
+
+
+def test_where_the_bridge_declares_nothing_celery_has_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`declare = "missing"` would be the wrong cure."""
+    keys = BEFORE.format("passive") + CELERY
+
+    [found] = of_queue(monkeypatch, tmp_path, keys, Broker())
+
+    assert found[0] == "problem"
+    assert "start Celery" in found[1]
+    assert "declare" not in found[1]
+
+
+def test_celerys_own_queue_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Deleted and declared anew by the bridge, as others should be, it would keep Celery out."""
+    theirs = Broker(charges=QueueSize(messages=0, consumers=1))
+    idle = Broker(charges=QueueSize(messages=0, consumers=0))
+
+    [_, differs] = of_queue(monkeypatch, tmp_path, CELERY, theirs)
+    [nobody, _] = of_queue(monkeypatch, tmp_path, CELERY, idle)
+    [_, of_others] = of_queue(monkeypatch, tmp_path, "[topics.pay]\nqueue = 'charges'", theirs)
+
+    assert "leave it" in differs[1]
+    assert '"dead-letter-exchange": "bridge.dead"' in differs[1]
+    assert "PRECONDITION_FAILED, delete the queue" in nobody[1]
+    assert "delete it while the bridge is stopped" in of_others[1]
 
 
 # -- the engine ------------------------------------------------------------------------------

@@ -117,3 +117,22 @@ def test_a_taken_status_port_is_exit_code_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "status.listen" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["check"], ["permissions"], ["schema"], ["conform", "--topic", "pay"]]
+)
+def test_every_command_reads_the_bridge_toml_that_is_there(
+    command: list[str], tmp_path: Path
+) -> None:
+    """And where a file is named, that one only."""
+    (tmp_path / "bridge.toml").write_text("[topics.pay]\nretrys = 3\n", encoding="utf-8")
+    (tmp_path / "other.toml").write_text("[topics.pay]\nbodi = 3\n", encoding="utf-8")
+
+    there = bridge(*command, cwd=tmp_path)
+    named = bridge(*command, "--config", "other.toml", cwd=tmp_path)
+
+    assert (there.returncode, named.returncode) == (2, 2)
+    assert "topics.pay.retrys" in there.stdout + there.stderr
+    assert "topics.pay.bodi" in named.stdout + named.stderr
+    assert "retrys" not in named.stdout + named.stderr

@@ -21,6 +21,7 @@ from bridge.errors import SettingsError
 from bridge.settings import Settings, load
 from tests.support.bridge import toml
 
+CELERY = {"reply": "celery", "celery_task": "app.charge"}
 RABBITMQCTL = """#!/bin/sh
 printf '%s\\0' "$@" >> "$CALLS"; printf '\\n' >> "$CALLS"
 if [ "$1" = add_user ]; then cat >> "$PASSWORDS"; fi
@@ -167,12 +168,74 @@ def test_a_worker_that_never_answers_may_write_nothing(tmp_path: Path) -> None:
     assert (worker.write, worker.topic_permissions) == ("^$", ())
 
 
-def test_what_answers_to_reply_to_alone_is_told_that_it_cannot_be_fenced(tmp_path: Path) -> None:
-    """Celery would fail with the rights of a fenced worker, and nobody would know why."""
-    topics = {"pay": {"reply": "celery", "celery_task": "pay"}}
+@pytest.mark.parametrize("reply", [{"reply": "spring"}, CELERY])
+def test_what_answers_to_reply_to_alone_may_do_so(tmp_path: Path, reply: dict[str, str]) -> None:
+    """With the rights of a fenced worker its first answer would close its channel."""
+    settings = given_settings(tmp_path, topics={"pay": reply})
+    worker = named(settings, "pay")
+
+    assert may(worker.write, "amq.default")
+    assert not may(worker.write, "bridge.results")
+    assert (may(worker.read, "pay"), worker.topic_permissions) == (True, ())
+    assert "nothing fences it in" in comments(settings, "pay")
+
+
+def test_celery_may_make_what_it_declares_at_its_start(tmp_path: Path) -> None:
+    """It declares its queue and exchange each time, there or not, and three more for control."""
+    worker = named(given_settings(tmp_path, topics={"pay": {**CELERY, "queue": "charges"}}), "pay")
+
+    for right in (worker.configure, worker.write, worker.read):
+        for name in (
+            "charges",
+            "celery.pidbox",
+            "reply.celery.pidbox",
+            "celery@host.celery.pidbox",
+        ):
+            assert may(right, name)
+        assert may(right, "celeryev.4711")
+        for name in ("pay", "celery", "bridge.results", "xcelery.pidbox", "celeryevil"):
+            assert not may(right, name)
+
+
+def test_behind_an_exchange_the_queue_is_told_or_not_known(tmp_path: Path) -> None:
+    """Where it routes to is its owner's affair: the topic's name would be a wrong queue."""
+    shop = {"exchange": "shop", "routing_key": "paid"}
+    topics = {
+        "unknown": shop,
+        "told": {**shop, "queue": "paid-orders"},
+        "counted": {**shop, "wait_for_consumer": True},
+        "odd-celery": {**shop, **CELERY},
+        "celery": {"exchange": "charges", "routing_key": "charges", **CELERY},
+    }
     settings = given_settings(tmp_path, topics=topics)
 
-    assert "amq.default" in permissions.as_text(settings, [named(settings, "pay")])
+    assert {name: named(settings, name).queue for name in topics} == {
+        "unknown": None,
+        "told": "paid-orders",
+        "counted": "counted",
+        "odd-celery": None,
+        "celery": "charges",
+    }
+    assert named(settings, "unknown").read == "^$"
+    assert named(settings, "told").read == "^paid-orders$"
+    assert may(named(settings, "celery").configure, "charges")
+    for name in topics:
+        is_unknown = name in ("unknown", "odd-celery")
+        assert ("NOT FOR USE AS IT STANDS" in comments(settings, name)) is is_unknown
+
+
+def comments(settings: Settings, topic: str) -> str:
+    """What the lines say about a topic's worker."""
+    _, _, said = permissions.as_text(settings, [named(settings, topic)]).partition("\n\n")
+    return " ".join(line[2:] for line in said.splitlines() if line.startswith("# "))
+
+
+def test_a_queue_behind_an_exchange_is_no_gone_queue_either(tmp_path: Path) -> None:
+    """Else the workers of one topic could delete it."""
+    topics = {"pay": {}, "ship": {"exchange": "shop", "queue": "pay.gone.again"}}
+
+    with pytest.raises(SettingsError, match=r"topics\.pay\.queue: .*pay\.gone\.again"):
+        permissions.users(given_settings(tmp_path, topics=topics), gone_notices=True)
 
 
 def test_gone_notices_take_a_queue_of_ones_own(tmp_path: Path) -> None:

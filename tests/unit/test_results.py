@@ -127,6 +127,11 @@ def test_an_outcome_makes_the_body_the_engines_own_request(
         assert meant({"$outcome": outcome, **body}) == result
 
 
+def test_the_names_of_the_code_are_not_the_contract() -> None:
+    """What is read once is sent for ever: `error_code` would be a second spelling to keep."""
+    assert meant({"error_message": "x"}, "failure") == Failure()
+
+
 def test_the_header_goes_before_the_member() -> None:
     """A body that is passed through must not change what its sender says."""
     assert isinstance(meant({"$outcome": "failure"}, "unlock"), Unlock)
