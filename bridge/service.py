@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -221,6 +222,7 @@ class Service:
             routing_key=topic,
             body=json.dumps({"taskId": task_id}).encode(),
             type="gone",
+            timestamp=int(time.time()),  # it speaks of messages that are older
         )
         self._publisher.publish(notice, _nobody_minds, mandatory=False)
 

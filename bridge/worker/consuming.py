@@ -1,5 +1,6 @@
 """A worker's connection: consume, run, publish the answer, acknowledge.  Refuses to declare task
-queues, to hold more tasks than `prefetch`, and to acknowledge a message before its answer is safe.
+queues, to hold more tasks of a topic than `prefetch`, to work a message of another topic, and to
+acknowledge one before its answer is safe.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -32,14 +33,15 @@ log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 LOOK_SECONDS = 0.5
 AGAIN_SECONDS = 2.0
-MAX_PAUSE_SECONDS = 30.0
 LOST = (AMQPError, AMQPConnectorException, OSError)
+REFUSED = (NackError, UnroutableError, ChannelClosedByBroker)
 
 
 class Worker:
-    """Runs a function per topic for up to `prefetch` tasks at once: plain ones in threads, async
-    ones in one event loop.  `url`: without it AMQP_URL; `prefix`: the bridge's, for its gone
-    notices; `results_exchange`: for users who may not write to queues.
+    """Runs a function per topic, for up to `prefetch` tasks of each topic at once: plain ones in
+    threads, async ones in one event loop.  `url`: without it AMQP_URL; `prefix`: the bridge's, for
+    its gone notices; `results_exchange`: for users who may not write to queues;
+    `consumer_timeout`: RabbitMQ's, where it is not 30 minutes.  A number is seconds.
     """
 
     def __init__(
@@ -50,17 +52,19 @@ class Worker:
         prefix: str = "bridge",
         results_exchange: str = "",
         stop_grace: timedelta | float = 25,
+        consumer_timeout: timedelta | float = 1800,
     ) -> None:
         if prefetch < 1:
-            raise ValueError("prefetch is the number of tasks at once: 1 or more")
+            raise ValueError("prefetch is the number of tasks of a topic at once: 1 or more")
         self._url, self._prefetch, self._gone_exchange = url, prefetch, f"{prefix}.gone"
         self._results_exchange, self._grace = results_exchange, milliseconds(stop_grace) / 1000
+        self._consumer_timeout = milliseconds(consumer_timeout) / 1000
         self._handlers: dict[str, Handler] = {}
-        self._stopping, self._end, self._refused_until = threading.Event(), float("inf"), 0.0
+        self._stopping, self._end = threading.Event(), float("inf")
         self._hand: dict[str, Job] = {}
-        self._outbox: deque[tuple[Job, str, bytes]] = deque()
-        self._answered: dict[str, tuple[str, bytes]] = {}
-        self._gone: dict[str, None] = {}
+        self._outbox: deque[tuple[Job, Outcome]] = deque()
+        self._answered: dict[str, Outcome] = {}
+        self._gone: dict[str, int] = {}
         self._lanes: dict[str, Lane] = {}
         self._connection: Any = None
 
@@ -76,6 +80,11 @@ class Worker:
         def register(function: Function) -> Function:
             if topic in self._handlers:
                 raise ValueError(f"topic {topic!r} has a function already")
+            if (queue or topic) in {handler.queue for handler in self._handlers.values()}:
+                raise ValueError(
+                    f"queue {queue or topic!r} has a function already: each topic needs"
+                    " a queue of its own"
+                )
             self._handlers[topic] = Handler(topic, queue or topic, function)
             return function
 
@@ -85,7 +94,7 @@ class Worker:
         """What the topic's function makes of variables, as JSON carries them: for tests, without a
         broker.  The task is never gone, and its progress is heard by nobody.
         """
-        task = Task(topic, {"taskId": "call"}, as_json(variables), lambda _: None, {})
+        task = Task(topic, {"taskId": "call"}, as_json(variables), lambda _: None, lambda: False)
         with ThreadPoolExecutor(1) as pool:  # a thread without an event loop, for asyncio.run
             return pool.submit(self._handlers[topic].attempt, lambda: task, asyncio.run).result()
 
@@ -98,26 +107,25 @@ class Worker:
         """Work until SIGTERM, SIGINT or `stop`, and connect again whenever the connection is lost.
 
         Answers are persistent, mandatory and confirmed before the message is acknowledged.  One
-        that meets no connection goes out by the next one, and the copy that RabbitMQ delivers again
-        gets the same answer unworked (where another worker gets it, the first answer counts).  A
-        stop cancels the consumers and finishes what is in hand within `stop_grace`; what is not
-        finished goes back to its queue or, acknowledged already, to the engine.  A second signal
-        ends at once.  A confirm that does not come is waited for as long as the connection lives.
+        that is refused is tried again until it is taken; one that is larger than RabbitMQ takes
+        becomes a failure without retries.  One that meets no connection goes out by the next one,
+        and the copy that RabbitMQ delivers again gets the same answer unworked (where another
+        worker gets it, the first answer counts).  A stop cancels the consumers and finishes what is
+        in hand within `stop_grace`; what is not finished goes back to its queue or, acknowledged
+        already, to the engine.  A second signal ends at once.  A confirm that does not come is
+        waited for as long as the connection lives.
         """
-        parameters, pause = _parameters(self._url or os.environ.get("AMQP_URL", "")), 1.0
+        parameters = _parameters(self._url or os.environ.get("AMQP_URL", ""))
         if not self._handlers:
             raise ValueError("nothing to do: give a function a topic by @worker.task(topic)")
         with signals(self._stopping.set), event_loop() as self._loop:
             while not self._is_over():
-                began = monotonic()
                 try:
                     with pika.BlockingConnection(parameters) as self._connection:
-                        self._serve(self._connection)
+                        self._serve()
                 except LOST as error:
                     log.warning("no connection to RabbitMQ, trying again: %r", error)
-                    longer = min(MAX_PAUSE_SECONDS, 2 * pause)
-                    pause = longer if monotonic() - began < pause else 1.0
-                    if self._stopping.wait(pause):
+                    if self._stopping.wait(AGAIN_SECONDS):
                         sleep(LOOK_SECONDS)  # what is in hand may still be answered
 
     def _is_over(self) -> bool:
@@ -125,37 +133,39 @@ class Worker:
             self._end = min(self._end, monotonic() + self._grace)
         return self._stopping.is_set() and (not self._hand or monotonic() > self._end)
 
-    def _serve(self, connection: Any) -> None:
-        self._out = connection.channel()
-        self._out.confirm_delivery()
+    def _serve(self) -> None:
+        self._open_out()
         self._lanes = {topic: Lane(handler) for topic, handler in self._handlers.items()}
         for lane in self._lanes.values():
             self._forget_deliveries(lane)
-            self._hear_of_gone_tasks(connection.channel(), lane.handler)
+            self._hear_of_gone_tasks(lane.handler)
         while not self._is_over():
             for lane in self._lanes.values():
                 self._attend(lane)
                 if self._stopping.is_set():
                     self._cancel(lane)
             self._send()
-            connection.process_data_events(LOOK_SECONDS)
+            self._connection.process_data_events(LOOK_SECONDS)
+        self._send(last=True)
         for job in self._hand.values():
             if job.early:
-                self._publish(job, "unlock", b"{}")
+                with suppress(*REFUSED):
+                    self._publish(job, Outcome("unlock", {}))
+
+    def _open_out(self) -> None:
+        self._out = self._connection.channel()
+        self._out.confirm_delivery()
 
     def _attend(self, lane: Lane) -> None:
-        if lane.channel is None:
-            if monotonic() > lane.try_at:
-                self._open(lane)
-        elif not lane.is_whole():
-            self._close(lane, "queue deleted, or a message held for too long")
-
-    def _open(self, lane: Lane) -> None:
-        lane.channel = self._connection.channel()
-        try:
-            self._consume(lane)
-        except ChannelClosedByBroker as error:
-            self._close(lane, error.reply_text)
+        if lane.channel is not None:
+            if not lane.is_whole():
+                self._close(lane, "queue deleted, or a message held for too long")
+        elif monotonic() > lane.try_at:
+            lane.channel = self._connection.channel()
+            try:
+                self._consume(lane)
+            except ChannelClosedByBroker as error:
+                self._close(lane, error.reply_text)
 
     def _close(self, lane: Lane, why: str) -> None:
         log.warning("%s: no longer consuming, trying again: %s", lane.handler.queue, why)
@@ -169,8 +179,8 @@ class Worker:
         for job in self._in_hand(lane):
             job.consumer, job.tags = None, []
 
-    def _hear_of_gone_tasks(self, channel: Any, handler: Handler) -> None:
-        queue = f"{handler.queue}.gone.{uuid4().hex}"
+    def _hear_of_gone_tasks(self, handler: Handler) -> None:
+        channel, queue = self._connection.channel(), f"{handler.queue}.gone.{uuid4().hex}"
         try:
             channel.queue_declare(queue, exclusive=True, auto_delete=True)
             channel.queue_bind(queue, self._gone_exchange, handler.topic)
@@ -178,9 +188,12 @@ class Worker:
         except ChannelClosedByBroker as error:
             log.warning("no notices of gone tasks of %s: %s", handler.topic, error.reply_text)
 
-    def _note_gone(self, _channel: Any, _method: Any, _properties: Any, body: bytes) -> None:
+    def _note_gone(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
         with suppress(ValueError, TypeError, KeyError):
-            remember(self._gone, json.loads(body)["taskId"], None)
+            task_id = json.loads(body)["taskId"]
+            remember(self._gone, task_id, properties.timestamp or int(time()))
+            for job in self._hand.values():
+                job.gone = job.gone or job.task_id == task_id
 
     def _in_hand(self, lane: Lane) -> list[Job]:
         return [job for job in self._hand.values() if job.handler is lane.handler]
@@ -201,27 +214,40 @@ class Worker:
     def _take(
         self, handler: Handler, channel: Any, method: Any, properties: Any, body: bytes
     ) -> None:
-        key, headers = properties.message_id or uuid4().hex, properties.headers or {}
+        key = properties.message_id or uuid4().hex
+        new = Job(handler, key, method, properties)
         job, answered = self._hand.get(key), self._answered.pop(key, None)
         if job is not None and not job.early:
             job.tags.append(method.delivery_tag)
-        elif job is not None or headers.get("taskId") in self._gone:
+        elif job is not None or self._was_gone(new):
             channel.basic_ack(method.delivery_tag)
-        elif not properties.correlation_id or not (properties.reply_to or self._results_exchange):
-            log.error("%s: rejected a message that no answer can go to", handler.queue)
+        elif fault := self._fault(new):
+            log.error("%s: rejected a message %s", handler.queue, fault)
             channel.basic_reject(method.delivery_tag, requeue=False)
         else:
-            job = self._hand[key] = Job(handler, key, method, properties)
+            self._hand[key] = new
             if answered is not None and method.redelivered:
-                self._outbox.append((job, *answered))
+                self._outbox.append((new, answered))
             else:
-                threading.Thread(target=self._work, args=(job, body), name=key, daemon=True).start()
+                threading.Thread(target=self._work, args=(new, body), name=key, daemon=True).start()
+
+    def _was_gone(self, job: Job) -> bool:
+        # A task may be published again after a notice; within the same second nobody knows.
+        published, noticed = job.properties.timestamp, self._gone.get(job.task_id)
+        return published is not None and noticed is not None and published < noticed
+
+    def _fault(self, job: Job) -> str | None:
+        if job.properties.type and job.properties.type != job.handler.topic:
+            return f"of topic {job.properties.type!r}, not {job.handler.topic!r}"
+        if job.properties.correlation_id and (job.properties.reply_to or self._results_exchange):
+            return None
+        return "that no answer can go to"
 
     def _work(self, job: Job, body: bytes) -> None:
         def task() -> Task:
             headers, variables = job.properties.headers or {}, variables_of(body)
             say = partial(self._post, job)
-            return Task(job.handler.topic, headers, variables, say, self._gone)
+            return Task(job.handler.topic, headers, variables, say, lambda: job.gone)
 
         def finish(coroutine: Any) -> Any:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -229,9 +255,7 @@ class Worker:
         self._post(job, job.handler.attempt(task, finish))
 
     def _post(self, job: Job, outcome: Outcome) -> None:
-        # Half a character in an exception's text would be no JSON.
-        body = json.dumps(outcome.body, ensure_ascii=False).encode(errors="replace")
-        self._outbox.append((job, outcome.outcome, body))
+        self._outbox.append((job, outcome))
         self._wake()
 
     def _wake(self) -> None:
@@ -239,32 +263,57 @@ class Worker:
             if self._connection is not None:
                 self._connection.add_callback_threadsafe(lambda: None)
 
-    def _send(self) -> None:
-        for _ in range(len(self._outbox) if monotonic() > self._refused_until else 0):
-            job, outcome, body = self._outbox[0]
-            if job.key in self._hand:
-                try:
-                    self._publish(job, outcome, body)
-                except (NackError, UnroutableError):
-                    log.error("%s: no queue takes the answer, trying again", job.key)  # noqa: TRY400
-                    self._refused_until = monotonic() + 1
+    def _send(self, *, last: bool = False) -> None:
+        for _ in range(len(self._outbox)):
+            job, outcome = self._outbox[0]
+            if self._hand.get(job.key) is job:
+                lane = self._lanes[job.handler.topic]
+                if monotonic() < lane.answer_at and not last:
                     self._outbox.rotate(-1)
                     continue
-                done = outcome != "extendLock"
-                if done and not job.tags and not job.early:  # its copy is yet to come, to somebody
-                    remember(self._answered, job.key, (outcome, body))
-                if done or not job.early:
-                    self._acknowledge(job, done=done)
-                log.info("%s: %s", job.key, outcome)
+                try:
+                    self._publish(job, outcome)
+                except REFUSED as error:
+                    self._refused(lane, job, error)
+                    continue
+                lane.answer_at = 0.0
+                self._settle(job, outcome)
             self._outbox.popleft()
 
-    def _publish(self, job: Job, outcome: str, body: bytes) -> None:
-        exchange, token = self._results_exchange, job.properties.correlation_id
+    def _publish(self, job: Job, outcome: Outcome) -> None:
+        if not self._out.is_open:
+            self._open_out()
+        # Half a character in an exception's text would be no JSON.
+        body = json.dumps(outcome.body, ensure_ascii=False).encode(errors="replace")
+        headers, token = {"outcome": outcome.outcome}, job.properties.correlation_id
         echo = pika.BasicProperties(
-            "application/json", headers={"outcome": outcome}, delivery_mode=2, correlation_id=token
+            "application/json", headers=headers, delivery_mode=2, correlation_id=token
         )
+        exchange = self._results_exchange
         key = job.handler.topic if exchange else job.properties.reply_to
         self._out.basic_publish(exchange, key, body, echo, mandatory=True)
+
+    def _refused(self, lane: Lane, job: Job, error: AMQPError) -> None:
+        why = getattr(error, "reply_text", "no queue takes the answer")
+        if "message size" in why:
+            log.error("%s: the answer is too large: %s", job.key, why)
+            said = {"errorMessage": f"the answer is larger than RabbitMQ takes: {why}"}
+            self._outbox[0] = (job, Outcome("failure", {**said, "retries": 0}))
+            job.gone = True  # a function that only told its progress has nobody to answer to
+            return
+        if not lane.answer_at:
+            log.error("%s: answer refused, trying again: %s", job.handler.topic, why)
+        lane.answer_at = monotonic() + AGAIN_SECONDS
+        self._outbox.rotate(-1)
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        done = outcome.outcome != "extendLock"
+        if done and not job.tags and not job.early:  # its copy is yet to come, to somebody
+            remember(self._answered, job.key, outcome)
+        until = monotonic() - job.since + outcome.body.get("newDuration", 0) / 1000
+        if done or (until > self._consumer_timeout and not job.early):
+            self._acknowledge(job, done=done)
+        log.info("%s %s", outcome.outcome, job.key)
 
     def _acknowledge(self, job: Job, *, done: bool) -> None:
         lane = self._lanes[job.handler.topic]

@@ -54,7 +54,7 @@ class Task:
     headers: Mapping[str, Any]
     variables: Variables = field(repr=False)
     _say: Callable[[Outcome], None] = field(repr=False)
-    _gone: Mapping[str, None] = field(repr=False)
+    _is_gone: Callable[[], bool] = field(repr=False)
 
     def progress(
         self, variables: Variables | None = None, *, for_: timedelta | float = 600
@@ -63,16 +63,17 @@ class Task:
         `deadline`: lock (`for_` or its lease, the longer) and deadline begin anew, and `variables`
         are set on the process instance.  Raises TypeError or ValueError for what is no JSON.
 
-        With the first one the message is acknowledged, or RabbitMQ's consumer timeout would take it
-        back.  From then on lock and deadline guard the task: if this process is killed, the task
-        fails by the topic's policy once the deadline has passed.
+        `for_` is also the time until the next call: where RabbitMQ's consumer timeout would end in
+        it and take the message back, the message is acknowledged.  From then on lock and deadline
+        guard the task: if this process is killed, the task fails by the topic's policy once the
+        deadline has passed.  Until then another worker gets it at once.
         """
         body = {"newDuration": max(1, milliseconds(for_)), "variables": variables or {}}
         self._say(Outcome("extendLock", as_json(body)))
 
     def is_gone(self) -> bool:
         """Whether the bridge said that nobody needs this task any more: long work may end early."""
-        return self.headers.get("taskId") in self._gone
+        return self._is_gone()
 
 
 class _WrongVariables(Exception):
@@ -144,8 +145,8 @@ def variables_of(body: bytes) -> dict[str, Any]:
         parsed = None
     if not isinstance(parsed, dict):
         raise _WrongVariables("the body of the message is no JSON object")
-    inner = parsed.get("variables") if "taskId" in parsed else parsed
-    return inner if isinstance(inner, dict) else {}
+    inner = parsed.get("variables")  # `taskId` may be the name of a process variable
+    return inner if "taskId" in parsed and isinstance(inner, dict) else parsed
 
 
 def as_json(value: Any) -> Any:

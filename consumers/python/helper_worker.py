@@ -4,22 +4,26 @@ AMQP_URL says where RabbitMQ is; `pip install external-task-bridge[worker]` brin
 """
 
 import asyncio
+import logging
 import os
+import time
 
 from bridge.worker import BpmnError, Retry, Task, Worker
 
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "60"))
+PENDING_SECONDS = float(os.environ.get("PENDING_SECONDS", "5"))
 worker = Worker(prefetch=10)
 
 
-@worker.task("payment-processing")
+@worker.task(os.environ.get("TASK_QUEUE", "payment-processing"))
 def pay(task: Task, amount: int | float, currency: str | None = None) -> dict:
     if amount > 1000:
         raise BpmnError("PAYMENT_ERROR", f"{amount}: over 1000")
-    if amount == 502 and task.headers.get("retries") is None:
-        raise Retry("the payment gateway answered 502", after=1)
-    if amount == 503:
-        raise ConnectionError("the payment gateway answered 503")
+    if amount == 503 or (amount == 502 and task.headers.get("retries") is None):
+        raise Retry(f"the payment gateway answered {amount}")
+    if amount == 202:
+        task.progress({"paymentStatus": "pending"})
+        time.sleep(PENDING_SECONDS)  # in a thread of its own: nothing else waits
     return {"paymentStatus": f"{amount} {currency or 'EUR'}"}
 
 
@@ -33,4 +37,6 @@ async def transcode(video: str, task: Task) -> dict:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("bridge.worker").setLevel(logging.INFO)  # a line for each answer
     worker.run()

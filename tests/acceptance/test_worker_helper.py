@@ -16,10 +16,11 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.worker import BpmnError, Retry, Task, Worker
+from bridge.worker import BpmnError, Retry, Task, Worker, consuming
 from deploy.local import choice
 from deploy.local.rabbitmq import BrokerNode
 from tests.support.amqp import Amqp, Message, Reply
@@ -27,6 +28,7 @@ from tests.support.broker_faults import patience
 from tests.support.engine import EngineRest
 from tests.support.hasty_bridge import HASTY
 from tests.support.proxy import Proxy
+from tests.support.roles import limited_user, manage
 from tests.support.stage import Stage
 from tests.support.waiting import eventually, throughout
 
@@ -85,8 +87,8 @@ class Desk:
             sent = json.dumps(task).encode() if body is None else body
             self.amqp.send("", queue, sent, **known | properties)
 
-    def gone(self, name: str) -> None:
-        self.amqp.send("bridge.gone", "t", json.dumps({"taskId": name}).encode())
+    def gone(self, name: str, **properties: Any) -> None:
+        self.amqp.send("bridge.gone", "t", json.dumps({"taskId": name}).encode(), **properties)
 
     def ready(self) -> int | None:
         return self.amqp.count("t")
@@ -174,15 +176,15 @@ def test_async_functions_share_one_event_loop(desk: Desk) -> None:
     assert len(loops) == 1
 
 
-def test_progress_acknowledges_and_still_counts_as_a_task_in_hand(desk: Desk) -> None:
-    """RabbitMQ thinks that there is room for another one: taking it would have it wait here for an
-    hour while other workers are idle.
+def test_long_progress_acknowledges_and_still_counts_as_a_task_in_hand(desk: Desk) -> None:
+    """Silent for longer than the consumer timeout.  RabbitMQ thinks that there is room for another
+    one: taking it would have it wait here for an hour while other workers are idle.
     """
     worker, work = Worker(desk.url, prefetch=1), Work()
 
     @worker.task("t")
     def long(name: str, task: Task) -> dict[str, Any]:
-        task.progress({"percent": 1}, for_=timedelta(minutes=20))
+        task.progress({"percent": 1}, for_=timedelta(minutes=40))
         return work(name)
 
     desk.send("a", "b")
@@ -193,7 +195,7 @@ def test_progress_acknowledges_and_still_counts_as_a_task_in_hand(desk: Desk) ->
         work.release()
         assert desk.answered(4) == ["a complete", "a extendLock", "b complete", "b extendLock"]
 
-    assert desk.answers[0].json == {"newDuration": 1_200_000, "variables": {"percent": 1}}
+    assert desk.answers[0].json == {"newDuration": 2_400_000, "variables": {"percent": 1}}
     assert work.most == 1
 
 
@@ -232,6 +234,93 @@ def test_an_answer_that_no_queue_takes_is_kept_until_one_does(amqp_url: str) -> 
     assert work.begun == ["a"]
 
 
+@contextmanager
+def largest_message(node: BrokerNode, size: int) -> Iterator[None]:
+    """What RabbitMQ takes at most, on channels that are opened meanwhile."""
+    before = node.ctl("eval", "element(2, application:get_env(rabbit, max_message_size)).").strip()
+    setting = "application:set_env(rabbit, max_message_size, {})."
+    node.ctl("eval", setting.format(size))
+    try:
+        yield
+    finally:
+        node.ctl("eval", setting.format(before))
+
+
+def test_an_answer_that_is_too_large_is_a_failure_and_stops_no_other(
+    desk: Desk, broker_node: choice.Broker
+) -> None:
+    """RabbitMQ closes the channel: tried again it would be refused for ever, and whatever is behind
+    it would wait as long.
+    """
+    worker = Worker(desk.url)
+
+    @worker.task("t")
+    def fill(name: str, task: Task) -> dict[str, str]:
+        if name == "progress":
+            task.progress({"all": "x" * 5000})
+            eventually(task.is_gone, LIMIT)
+        return {"all": "x" * (10 if name == "small" else 5000)}
+
+    with largest_message(cast(BrokerNode, broker_node), 4000), running(worker):
+        desk.send("large", "progress", "small")
+        assert desk.answered(3) == ["large failure", "progress failure", "small complete"]
+
+    refused = next(a.json for a in desk.answers if a.headers["outcome"] == "failure")
+    assert refused["retries"] == 0
+    assert "the answer is larger than RabbitMQ takes" in refused["errorMessage"]
+    assert "4000" in refused["errorMessage"]
+    assert desk.ready() == 0
+
+
+def test_answers_wait_for_the_results_exchange(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bridge that declares it may start last; the log says what is missing, once."""
+    monkeypatch.setattr(consuming, "AGAIN_SECONDS", 0.1)
+    worker, work = Worker(desk.url, results_exchange="results"), Work()
+    worker.task("t")(work)
+    work.release()
+    desk.send("a", "b")
+
+    with running(worker):
+        eventually(lambda: "t: answer refused, trying again: NOT_FOUND" in caplog.text, LIMIT)
+        throughout(lambda: caplog.text.count("answer refused") == 1, 2)
+        desk.amqp.channel.exchange_declare("results", "topic", durable=True)
+        desk.amqp.channel.queue_bind("answers", "results", "#")
+        assert desk.answered(2) == ["a complete", "b complete"]
+
+    assert sorted(work.begun) == ["a", "b"]
+
+
+def test_a_topic_whose_answers_are_refused_holds_up_no_other(
+    desk: Desk, broker_node: choice.Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker's rights are given by topic; one that was forgotten is that topic's affair."""
+    desk.amqp.channel.exchange_declare("results", "topic", durable=True)
+    desk.amqp.channel.queue_bind("answers", "results", "#")
+    desk.amqp.channel.queue_declare("fenced", durable=True, arguments=QUORUM)
+    url = limited_user(broker_node, desk.url)
+    user, vhost = urlsplit(url).username, urlsplit(url).path[1:]
+
+    def may_answer(topics: str) -> None:
+        fence = {"exchange": "results", "write": topics, "read": ".*"}
+        manage(broker_node, "PUT", f"topic-permissions/{vhost}/{user}", fence)
+
+    worker = Worker(url, results_exchange="results")
+    for topic in ("fenced", "t"):
+        worker.task(topic)(lambda name: {"did": name})
+    may_answer("^t$")
+    desk.send("a", queue="fenced")
+
+    with running(worker):
+        refused = "fenced: answer refused, trying again: ACCESS_REFUSED"
+        eventually(lambda: refused in caplog.text, LIMIT)
+        desk.send("b", "c")
+        assert desk.answered(2) == ["b complete", "c complete"]
+        may_answer("^(t|fenced)$")
+        assert desk.answered(3) == ["a complete", "b complete", "c complete"]
+
+
 def test_a_body_that_is_no_json_fails_at_once_and_disturbs_nobody(desk: Desk) -> None:
     """Trying it again cannot help, and whatever is behind it in the queue is done."""
     worker = Worker(desk.url)
@@ -259,6 +348,25 @@ def test_a_message_that_nobody_waits_for_is_rejected(desk: Desk) -> None:
 
     assert work.begun == ["a"]
     assert desk.ready() == 0
+
+
+def test_a_message_of_another_topic_is_rejected(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the wrong queue by somebody's mistake: its answer would be a wrong one."""
+    worker, work = Worker(desk.url), Work()
+    worker.task("t")(work)
+    work.release()
+    desk.send("stray", type="another")
+    desk.send("a", type="t")
+    desk.send("b")
+
+    with running(worker):
+        assert desk.answered(2) == ["a complete", "b complete"]
+
+    assert sorted(work.begun) == ["a", "b"]
+    assert desk.ready() == 0
+    assert "t: rejected a message of topic 'another'" in caplog.text
 
 
 def test_two_copies_of_one_attempt_are_worked_once(desk: Desk) -> None:
@@ -412,7 +520,7 @@ def test_what_a_stop_cannot_wait_for_goes_back(desk: Desk) -> None:
     @worker.task("t")
     def long(name: str, task: Task) -> dict[str, Any]:
         if name == "acknowledged":
-            task.progress()
+            task.progress(for_=timedelta(hours=1))
         return work(name)
 
     desk.send("acknowledged", "held")
@@ -424,6 +532,51 @@ def test_what_a_stop_cannot_wait_for_goes_back(desk: Desk) -> None:
     back = desk.amqp.get("t")
     assert back is not None
     assert back.json["taskId"] == "held"
+    work.release()
+
+
+def test_a_stop_sends_what_is_ready_although_it_was_refused_a_moment_ago(
+    desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work is done: what is given back would be done twice."""
+    monkeypatch.setattr(consuming, "AGAIN_SECONDS", 1000)
+    worker, work = Worker(desk.url, stop_grace=0.2), Work()
+    worker.task("t")(work)
+    work.release()
+    desk.send("hopeless", reply_to="nowhere")
+
+    with running(worker):
+        eventually(lambda: "t: answer refused" in caplog.text, LIMIT)
+        desk.send("a", reply_to="later")
+        eventually(lambda: work.begun == ["hopeless", "a"] and work.open == 0, LIMIT)
+        desk.amqp.channel.queue_declare("later", durable=True, arguments=QUORUM)
+
+    assert desk.amqp.count("later") == 1
+    back = desk.amqp.get("t")
+    assert back is not None
+    assert back.json["taskId"] == "hopeless"
+    assert desk.ready() == 0
+
+
+def test_a_stop_gives_back_the_others_where_one_cannot_be(desk: Desk) -> None:
+    """Acknowledged as they are, nobody else would hear of them before the deadline."""
+    worker, work = Worker(desk.url, stop_grace=0.2), Work()
+    desk.amqp.channel.queue_declare("doomed", durable=True, arguments=QUORUM)
+
+    @worker.task("t")
+    def long(name: str, task: Task) -> dict[str, Any]:
+        task.progress(for_=timedelta(hours=1))
+        return work(name)
+
+    desk.send("a", reply_to="doomed")
+    with running(worker):
+        eventually(lambda: desk.amqp.count("doomed") == 1, LIMIT)
+        desk.send("b")
+        assert desk.answered(1) == ["b extendLock"]
+        eventually(lambda: work.open == 2, LIMIT)
+        desk.amqp.channel.queue_delete("doomed")
+
+    assert desk.answered(2) == ["b extendLock", "b unlock"]
     work.release()
 
 
@@ -441,7 +594,7 @@ def test_a_task_that_is_gone_is_dropped_unseen_and_long_work_can_ask(desk: Desk)
             eventually(task.is_gone, LIMIT)
             ended.wait(LIMIT)
 
-    desk.send("a", "b", "c")
+    desk.send("a", "b", "c", timestamp=1)
     with running(worker):
         eventually(lambda: begun == ["a"], LIMIT)
         desk.gone("b")
@@ -453,14 +606,54 @@ def test_a_task_that_is_gone_is_dropped_unseen_and_long_work_can_ask(desk: Desk)
     assert begun == ["a", "c"]
 
 
-def test_without_the_right_to_hear_of_gone_tasks_the_work_goes_on(desk: Desk) -> None:
-    """Notices are a courtesy."""
-    worker = Worker(desk.url, prefix="no-such-bridge")
+def test_a_task_that_is_published_again_after_its_notice_is_worked(desk: Desk) -> None:
+    """The notice was wrong, or an operator brought the task back: nobody else would ever do it.
+    Messages and notices tell whole seconds, so within one it may be so.
+    """
+    worker, work = Worker(desk.url, prefetch=1), Work()
+    heard = threading.Event()
+
+    @worker.task("t")
+    def take(task: Task) -> dict[str, Any]:
+        if task.headers["taskId"] == "first":
+            eventually(task.is_gone, LIMIT)
+            heard.set()
+            return {}
+        assert not task.is_gone()
+        return work(task.headers["at"])
+
+    desk.send("first")
+    work.release()
+    with running(worker):
+        eventually(lambda: desk.amqp.consumers("t") == 1 and desk.ready() == 0, LIMIT)
+        desk.gone("a", timestamp=100)
+        desk.gone("first")
+        assert heard.wait(LIMIT)
+        for at in (99, 100, 101):
+            headers = {"taskId": "a", "at": str(at)}
+            desk.send("a", message_id=f"a:{at}", timestamp=at, headers=headers)
+        assert desk.answered(3) == ["a complete", "a complete", "first complete"]
+
+    assert work.begun == ["100", "101"]
+
+
+@pytest.mark.parametrize("lacks", ["right", "exchange"])
+def test_without_notices_of_gone_tasks_the_work_goes_on(
+    desk: Desk, broker_node: choice.Broker, caplog: pytest.LogCaptureFixture, lacks: str
+) -> None:
+    """They are a courtesy: whoever may not declare a queue, or has no bridge, works as well."""
+    url, prefix, code = {
+        "right": (limited_user(broker_node, desk.url, configure="^$"), "bridge", "ACCESS_REFUSED"),
+        "exchange": (desk.url, "no-such-bridge", "NOT_FOUND"),
+    }[lacks]
+    worker = Worker(url, prefix=prefix)
     worker.task("t")(lambda name: {"did": name})
     desk.send("a")
 
     with running(worker):
         assert desk.answered(1) == ["a complete"]
+
+    assert f"no notices of gone tasks of t: {code}" in caplog.text
 
 
 # -- the sample ------------------------------------------------------------------------------------
@@ -496,6 +689,32 @@ def test_a_signal_ends_the_sample_after_what_it_has_in_hand(desk: Desk) -> None:
 
     assert process.returncode == 0, said
     assert desk.answered(4) == ["v complete", *["v extendLock"] * 3]
+
+
+def test_a_pending_payment_of_a_killed_sample_is_another_one_s_at_once(desk: Desk) -> None:
+    """Progress within the consumer timeout keeps the message: without it only the deadline would
+    bring the task back.
+    """
+    desk.amqp.channel.queue_declare("payment-processing", durable=True, arguments=QUORUM)
+    body = json.dumps({"taskId": "p", "variables": {"amount": 202, "currency": None}}).encode()
+    desk.send("p", queue="payment-processing", type="payment-processing", body=body)
+
+    first = started("helper_worker.py", desk.url, PENDING_SECONDS="3600")
+    try:
+        assert desk.answered(1) == ["p extendLock"]
+    finally:
+        first.kill()
+        first.communicate(timeout=LIMIT)
+    second = started("helper_worker.py", desk.url, PENDING_SECONDS="0")
+    try:
+        assert desk.answered(3) == ["p complete", "p extendLock", "p extendLock"]
+    finally:
+        second.kill()
+        said, _ = second.communicate(timeout=LIMIT)
+
+    assert desk.answers[0].json["variables"] == {"paymentStatus": "pending"}
+    assert desk.answers[2].json == {"variables": {"paymentStatus": "202 EUR"}}
+    assert "complete p:-" in said
 
 
 # -- through the bridge ----------------------------------------------------------------------------
@@ -656,7 +875,8 @@ def test_work_longer_than_every_time_limit_completes_once(
     """Longer than publish window, lease, deadline and consumer timeout, with the helper and with
     plain pika: progress keeps the task its worker's, and the early acknowledgement the message.
     """
-    worker, begun, plainly_begun = Worker(amqp_url, prefetch=1), [], list[str]()
+    worker, begun = Worker(amqp_url, prefetch=1, consumer_timeout=10), list[str]()
+    plainly_begun = list[str]()
     topics: dict[str, dict[str, Any]] = {"helped": {}, "plain": {}}
     film = {"video": {"value": "film", "type": "String"}}
     module = "tests.support.hasty_bridge"

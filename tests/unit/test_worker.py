@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 import bridge.worker
 from bridge.worker import BpmnError, Outcome, Retry, Task, Worker
+from bridge.worker.functions import variables_of
 
 
 class Order(BaseModel):
@@ -102,6 +103,23 @@ def test_a_variable_may_have_any_name() -> None:
     outcome = worker.call("t", topic="x", self=1, model_config=2, _private=3, copy=4)
 
     assert completed(outcome) == {"got": ["x", 1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"taskId": "id", "variables": {"a": 1}}, {"a": 1}),
+        ({"taskId": "mine", "a": 1}, {"taskId": "mine", "a": 1}),
+        ({"taskId": "mine", "variables": 7}, {"taskId": "mine", "variables": 7}),
+        ({"variables": {"a": 1}}, {"variables": {"a": 1}}),
+    ],
+    ids=["task", "variables", "two names of ours", "one name of ours"],
+)
+def test_a_process_may_name_its_variables_like_the_message_does(
+    body: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """With `body = "variables"` they stand where the task's own fields would."""
+    assert variables_of(json.dumps(body).encode()) == found
 
 
 @pytest.mark.parametrize(
@@ -306,6 +324,16 @@ def test_a_topic_has_one_function() -> None:
 
     with pytest.raises(ValueError, match="'t' has a function already"):
         worker.task("t")(lambda: None)
+
+
+def test_a_queue_has_one_function() -> None:
+    """RabbitMQ would give each of two functions the other's tasks, every second one."""
+    worker = Worker()
+    worker.task("t", queue="q")(lambda: None)
+
+    for topic, queue in (("u", "q"), ("q", None)):
+        with pytest.raises(ValueError, match="queue 'q' has a function already"):
+            worker.task(topic, queue=queue)(lambda: None)
 
 
 @pytest.mark.parametrize("function", [lambda *a: None, lambda **a: None, lambda a, /: None])
