@@ -6,28 +6,27 @@ like any other.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 import structlog
 
 from bridge import __version__, plan
 from bridge.attempts import Attempts
-from bridge.broker import ConnectionThread, Consumer, Outcome, Publisher, Topology
+from bridge.broker import ConnectionThread, Consumer, Publisher, Topology
 from bridge.callers import Callers
 from bridge.circuits import Circuits
 from bridge.clock import monotonic
 from bridge.dispatcher import Dispatcher
 from bridge.engine import EngineClient
 from bridge.errors import BrokerUnavailable, SettingsError
+from bridge.gone_notices import GoneNotices
 from bridge.handover import Handover
 from bridge.ledger import Ledger
 from bridge.lock_keeper import LockKeeper
-from bridge.messages import Delivery, Publication
+from bridge.messages import Delivery
 from bridge.metrics import Metrics
 from bridge.outcomes import Outcomes
 from bridge.reporter import Reporter
@@ -163,7 +162,7 @@ class Service:
             topics=self._topics,
             metrics=metrics,
             publishing=publisher.connected,
-            announce_gone=self._announce_gone,
+            announce_gone=GoneNotices(publisher, names.gone_exchange).announce,
             complete_unanswered=unanswered.complete,
             renew_warn=settings.renew_warn,
             stopping=self._stopping,
@@ -214,17 +213,6 @@ class Service:
         if self._publishing.problem is not None:
             return CONNECTING_SECONDS  # a connection looks before it begins
         return self._topology.ensure_again()
-
-    def _announce_gone(self, topic: str, task_id: str) -> None:
-        notice = Publication(
-            lane=self._names.gone_exchange,
-            exchange=self._names.gone_exchange,
-            routing_key=topic,
-            body=json.dumps({"taskId": task_id}).encode(),
-            type="gone",
-            timestamp=int(time.time()),  # it speaks of messages that are older
-        )
-        self._publisher.publish(notice, _nobody_minds, mandatory=False)
 
     # -- watch -----------------------------------------------------------------------------------
 
@@ -322,7 +310,3 @@ class Service:
         pause = threading.Event()
         while self._publisher.backlog > 0 and monotonic() < limit:
             pause.wait(0.02)
-
-
-def _nobody_minds(_outcome: Outcome, _detail: str) -> None:
-    """A gone notice that reaches nobody has told nobody anything they waited for."""

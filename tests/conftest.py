@@ -24,6 +24,9 @@ def missing(error: PartError) -> None:
     pytest.skip(f"REAL PART MISSING: {error}")
 
 
+pytest_plugins = ["tests.consumers.matrix"]
+
+
 @pytest.fixture(scope="session")
 def broker_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[choice.Broker]:
     """A RabbitMQ for the whole run; nobody may stop it (see `own_broker`)."""

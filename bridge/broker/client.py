@@ -28,6 +28,14 @@ class Taken:
     persistent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was taken from a queue, and how many other messages were found there and put back."""
+
+    mine: list[Delivery]
+    others: int
+
+
 class Client:
     """To be used in one thread.  Every method raises BrokerUnavailable where the connection breaks
     or RabbitMQ refuses what is asked; a refused look or binding is an answer.
@@ -84,6 +92,11 @@ class Client:
                 return False
             return True
 
+    def unbind(self, queue: str, exchange: str, key: str) -> None:
+        """Remove a binding; there may be none."""
+        with _broker(), suppress(ChannelClosedByBroker):
+            self._open().queue_unbind(queue, exchange, key)
+
     def publish(self, publication: Publication) -> None:
         """Publish as the bridge does: when this returns, a queue holds the message."""
         with _broker():
@@ -101,8 +114,10 @@ class Client:
             method, properties, body = self._open().basic_get(queue, auto_ack=True)
             return None if method is None else _taken(queue, method, properties, body)
 
-    def remove(self, queue: str, mine: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take the ready messages that are `mine`; all others go back where they were."""
+    def remove(self, queue: str, mine: Callable[[Delivery], bool]) -> Removed:
+        """Take the ready messages that are `mine`; all others go back where they were, which counts
+        as a delivery of each.
+        """
         removed: list[Delivery] = []
         others: list[int] = []
         with _broker():
@@ -116,7 +131,7 @@ class Client:
                     others.append(delivery.tag)
             for tag in others:
                 channel.basic_nack(tag, requeue=True)
-        return removed
+        return Removed(removed, len(others))
 
     def intercept(
         self, queue: str, mine: Callable[[Delivery], bool], seconds: float

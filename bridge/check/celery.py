@@ -19,9 +19,9 @@ START_WORKERS = (
 
 
 def owns(settings: Settings, part: Queue) -> bool:
-    """Whether this is the task queue of a topic with reply = "celery"."""
+    """Whether Celery consumes this task queue."""
     topic = settings.topics.get(part.lane)
-    return topic is not None and topic.reply == "celery" and part.name == topic.queue
+    return topic is not None and topic.celery_task is not None and part.name == topic.queue
 
 
 def missing(part: Queue, key: str, *, declares: bool) -> Finding:

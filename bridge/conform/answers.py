@@ -9,14 +9,17 @@ from bridge.conform.bench import Bench
 from bridge.conform.examples import ADDED, Example
 from bridge.conform.tasks import Answer
 from bridge.conform.verdict import Failed, NotTried
-from bridge.messages import BpmnError, Complete, Failure, Result
+from bridge.messages import BpmnError, Complete, ExtendLock, Failure, Result, Unlock
 
 _MOST_SHOWN = 60
 _NAMES: dict[type[Result], str] = {
     Complete: "complete",
     BpmnError: "bpmnError",
     Failure: "failure",
+    ExtendLock: "extendLock",
+    Unlock: "unlock",
 }
+_CELERY_PERSISTENT = "Set result_persistent = True in the Celery application."
 
 
 def success(bench: Bench) -> None:
@@ -57,7 +60,7 @@ def large_body(bench: Bench) -> None:
 def duplicate(bench: Bench) -> None:
     """The same message twice: two answers of the same kind to the same task."""
     example = usual(bench)
-    task_id = bench.send(example.variables, copies=2)
+    task_id = bench.queues.send(example.variables, copies=2)
     first, second = bench.answers([task_id, task_id])
     for answer in (first, second):
         judge(answer, _usual_kind(bench), example.expect)
@@ -77,8 +80,13 @@ def persistent(bench: Bench) -> None:
     """Every answer so far would have outlived a restart of the broker."""
     heard = _some(bench)
     transient = [answer for answer in heard if not answer.persistent]
-    if transient:
-        raise Failed(f"{len(transient)} of {len(heard)} answers are transient")
+    if not transient:
+        return
+    celery = bench.setup.topic.replies.profile == "celery"
+    if celery and bench.setup.quorum_results:
+        raise NotTried("Celery's results are transient, and the bridge's quorum queue keeps them")
+    seen = f"{len(transient)} of {len(heard)} answers are transient"
+    raise Failed(seen, _CELERY_PERSISTENT if celery else "")
 
 
 def usual(bench: Bench) -> Example:
@@ -103,8 +111,8 @@ def judge(answer: Answer, kind: type[Result] | None, expect: Mapping[str, Any]) 
 def _outcome(bench: Bench, table: str, kind: type[Result]) -> None:
     example = bench.setup.examples.get(table)
     if example is None:
-        raise NotTried(f"no [{table}] in the examples")
-    [answer] = bench.answers([bench.send(example.variables)])
+        raise NotTried(_no_example(bench, table))
+    [answer] = bench.answers([bench.queues.send(example.variables)])
     judge(answer, kind, example.expect)
 
 
@@ -113,11 +121,16 @@ def _variation(bench: Bench, table: str) -> None:
     shape = bench.setup.topic.shape
     if example is None:
         if shape.celery_task is not None or shape.body.startswith("variable:"):
-            raise NotTried(f"no [{table}] in the examples, and the message has no room for more")
+            raise NotTried(f"{_no_example(bench, table)}, and the message has no room for more")
         base = usual(bench)
         example = Example({**base.variables, **ADDED[table]}, base.expect)
-    [answer] = bench.answers([bench.send(example.variables)])
+    [answer] = bench.answers([bench.queues.send(example.variables)])
     judge(answer, _usual_kind(bench), example.expect)
+
+
+def _no_example(bench: Bench, table: str) -> str:
+    where = "the examples" if bench.setup.examples else "a file given with --examples"
+    return f"no [{table}] in {where}"
 
 
 def _usual_kind(bench: Bench) -> type[Result] | None:
@@ -128,7 +141,7 @@ def _usual_kind(bench: Bench) -> type[Result] | None:
 def _some(bench: Bench) -> list[Answer]:
     """The answers of the worker itself; RabbitMQ brings what it rejected."""
     if not any(not answer.dead for answer in bench.heard):
-        bench.answers([bench.send(usual(bench).variables)])
+        bench.answers([bench.queues.send(usual(bench).variables)])
     return [answer for answer in bench.heard if not answer.dead]
 
 
@@ -157,7 +170,7 @@ def _bare(value: Any) -> Any:
 
 
 def _name(result: Result | None) -> str:
-    return "nothing readable" if result is None else _NAMES.get(type(result), "unlock")
+    return "nothing readable" if result is None else _NAMES[type(result)]
 
 
 def _reason(result: Result) -> str:

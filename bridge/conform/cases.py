@@ -82,10 +82,15 @@ CASES: tuple[Case, ...] = (
         "Acknowledge each task message once its answer is confirmed.",
     ),
     Case(
+        "unroutable-answer",
+        accidents.unroutable_answer,
+        "Publish answers as mandatory and wait for the confirm; do not acknowledge a task whose "
+        "answer came back, but end with an error or try again later.",
+    ),
+    Case(
         "kill",
         accidents.kill,
-        "Consume with manual acknowledgement, wait for the confirm of the answer, and acknowledge "
-        "then.",
+        accidents.ACKNOWLEDGE_LAST,
     ),
     Case(
         "stop",

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 _LAST_BYTES = 2000
 _LAST_LINES = 3
@@ -27,6 +28,11 @@ class Program:
         self._killed = False
 
     @property
+    def ran(self) -> bool:
+        """Whether it was ever started."""
+        return self._process is not None
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -40,15 +46,16 @@ class Program:
         output = self._output.fileno()
         os.ftruncate(output, 0)
         os.lseek(output, 0, os.SEEK_SET)  # the process begins to write where we are
-        self._process = subprocess.Popen(  # noqa: S603 (the user's own command)
-            self._command,
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._killed = False
+        with _undisturbed():
+            self._process = subprocess.Popen(  # noqa: S603 (the user's own command)
+                self._command,
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._killed = False
 
     def terminate(self) -> None:
         """SIGTERM to the process alone, as `docker stop` and Kubernetes send it."""
@@ -75,3 +82,21 @@ class Program:
         text = os.pread(self._output.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES))
         lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
         return " | ".join([line for line in lines if line][-_LAST_LINES:])
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that would end the kit wait: half-way it would leave a process that nobody knows."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no handler runs here
+        return
+    waiting: list[int] = []
+    ends = (signal.SIGTERM, signal.SIGINT)
+    before = {end: signal.signal(end, lambda number, _: waiting.append(number)) for end in ends}
+    try:
+        yield
+    finally:
+        for end, handler in before.items():
+            signal.signal(end, handler)
+        for number in waiting:
+            signal.raise_signal(number)

@@ -36,8 +36,8 @@ class _Link:
 class Relay:
     """Listens on a port of its own.  `is_answer` tells an answer's exchange and routing key.
 
-    `held` is set once an answer is being held back.  `acknowledged` and `requeued` count what the
-    worker told the broker since `forget`.
+    `held` is set once an answer is being held back; it was to go to `last_exchange`.  `settled` and
+    `requeued` count what the worker told the broker of its messages since `forget`.
     """
 
     def __init__(self, host: str, port: int, is_answer: IsAnswer) -> None:
@@ -48,7 +48,8 @@ class Relay:
         self._hold_answers = self._hold_deliveries = False
         self._listener: socket.socket
         self.held = threading.Event()
-        self.acknowledged = self.requeued = 0
+        self.last_exchange = ""
+        self.settled = self.requeued = 0
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -98,7 +99,7 @@ class Relay:
 
     def forget(self) -> None:
         """Begin to count anew."""
-        self.acknowledged = self.requeued = 0
+        self.settled = self.requeued = 0
 
     # -- threads ---------------------------------------------------------------------------------
 
@@ -155,9 +156,10 @@ class Relay:
         """Whether the frame goes on, now or after a wait; False once the connection was cut."""
         to = frame.destination
         with self._changed:
-            self.acknowledged += frame.acknowledges
+            self.settled += frame.settles
             self.requeued += frame.requeues
             if to is not None and self._hold_answers and self._is_answer(*to):
+                self.last_exchange = to[0]
                 self.held.set()
                 self._changed.wait_for(lambda: link.cut or not self._hold_answers)
             return not link.cut

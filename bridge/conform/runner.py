@@ -47,7 +47,8 @@ def _judge(bench: Bench, case: Case, *, fresh: bool) -> Verdict:
         bench.begin(fresh=fresh)
         case.judge(bench)
     except Failed as failed:
-        return Verdict(case.name, "failed", monotonic() - began, str(failed), case.advice)
+        advice = failed.advice or case.advice
+        return Verdict(case.name, "failed", monotonic() - began, str(failed), advice)
     except NotTried as reason:
         return Verdict(case.name, "not tried", 0.0, str(reason))
     return Verdict(case.name, "passed", monotonic() - began)

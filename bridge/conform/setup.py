@@ -15,7 +15,7 @@ from bridge.conform.examples import Example, load_examples
 from bridge.conform.verdict import CannotRun
 from bridge.errors import SettingsError
 from bridge.plan import broker_options, topics
-from bridge.settings import load
+from bridge.settings import Settings, load
 from bridge.topics import Topic
 
 # The kit's queue goes by itself where the kit was killed.
@@ -25,6 +25,8 @@ _QUEUE_ARGUMENTS = {
     "x-delivery-limit": 20,
     "x-expires": 600_000,
 }
+# A topic that lets the settings of others be read.
+_NOBODYS = "external-task-bridge.conform"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Setup:
 
     `timeout` (seconds) is how long one act of the worker may take, `start_timeout` how long it may
     take until it consumes.  `environ` is what a started worker gets beside AMQP_URL.
+    `quorum_results`: the bridge makes the result queue where there is none, as a quorum queue.
     """
 
     topic: Topic
@@ -45,6 +48,7 @@ class Setup:
     cases: tuple[str, ...] = ()
     timeout: float = 10.0
     start_timeout: float = 60.0
+    quorum_results: bool = True
 
     @property
     def amqp_url(self) -> str:
@@ -87,13 +91,11 @@ class Wanted:
 
 def prepare(config: Path | None, wanted: Wanted, environ: Mapping[str, str]) -> Setup:
     """The topic as the settings have it, or one with defaults.  Raises SettingsError, CannotRun."""
-    name = wanted.topic or wanted.queue
-    if name is None:
-        raise CannotRun("--topic or --queue is missing; name the worker's topic, or its queue")
-    settings = load(config, _with_topic(environ, name))
-    topic = topics(settings)[name]
+    settings, topic = _topic(config, wanted, environ)
     if not topic.answers:
-        raise CannotRun(f'topics.{name}.reply is "none"; a worker that never answers has no kit')
+        raise CannotRun(
+            f'topics.{topic.name}.reply is "none"; a worker that never answers has no kit'
+        )
     broker = broker_options(settings.broker)
     if wanted.amqp_url:
         broker = replace(broker, urls=(_checked(wanted.amqp_url),), password_file=None)
@@ -113,7 +115,29 @@ def prepare(config: Path | None, wanted: Wanted, environ: Mapping[str, str]) -> 
         examples={} if wanted.examples is None else load_examples(wanted.examples),
         cases=wanted.cases,
         timeout=wanted.timeout,
+        quorum_results=settings.broker.declare == "missing",
     )
+
+
+def _topic(
+    config: Path | None, wanted: Wanted, environ: Mapping[str, str]
+) -> tuple[Settings, Topic]:
+    """The worker's topic: the one named, or the one whose queue is named."""
+    name = wanted.topic
+    if name is None and wanted.queue is not None:
+        known = topics(load(config, _with_topic(environ, _NOBODYS))).values()
+        served = (topic.name for topic in known if topic.queue == wanted.queue)
+        name = next(served, wanted.queue)
+    if name is None:
+        raise CannotRun("--topic or --queue is missing; name the worker's topic, or its queue")
+    settings = load(config, _with_topic(environ, name))
+    topic = topics(settings)[name]
+    if topic.shape.exchange and wanted.queue is None and topic.queue == name:
+        raise CannotRun(
+            f"topics.{name}.exchange is set, so no settings say where its messages end; "
+            "name the worker's queue with --queue"
+        )
+    return settings, topic
 
 
 def _with_topic(environ: Mapping[str, str], name: str) -> dict[str, str]:

@@ -20,7 +20,13 @@ class Verdict:
 
 
 class Failed(Exception):
-    """The worker did something that would hurt; the text says what was seen."""
+    """The worker did something that would hurt; the text says what was seen, `advice` what mends it
+    where the case's own advice does not.
+    """
+
+    def __init__(self, text: str, advice: str = "") -> None:
+        super().__init__(text)
+        self.advice = advice
 
 
 class NotTried(Exception):

@@ -35,9 +35,11 @@ class Frame:
         return exchange, self._short_text(at)[0]
 
     @property
-    def acknowledges(self) -> bool:
-        """Whether it is a basic.ack."""
-        return self._method == (_BASIC, _ACK)
+    def settles(self) -> bool:
+        """Whether it is a basic.ack, or a basic.reject or basic.nack without requeue."""
+        return self._method in ((_BASIC, _ACK), (_BASIC, _REJECT), (_BASIC, _NACK)) and (
+            not self.requeues
+        )
 
     @property
     def requeues(self) -> bool:

@@ -139,12 +139,11 @@ def _times(topic: TopicSettings, broker: BrokerSettings) -> Iterator[Problem]:
 
 
 def _combinations(topic: TopicSettings, broker: BrokerSettings) -> Iterator[Problem]:
-    if (topic.reply == "celery") != (topic.celery_task is not None):
-        text = (
-            'only goes with reply = "celery"; set that, or remove this'
-            if topic.celery_task
-            else 'the name of the task is wanted with reply = "celery", such as "shop.tasks.pay"'
-        )
+    if topic.celery_task and topic.reply not in ("celery", "none"):
+        text = 'only goes with reply = "celery", or "none" if it never answers; set that'
+        yield _topic(topic, "celery_task", "reply", text=f"{text}, or remove this")
+    elif topic.reply == "celery" and not topic.celery_task:
+        text = 'the name of the task is wanted with reply = "celery", such as "shop.tasks.pay"'
         yield _topic(topic, "celery_task", "reply", text=text)
     if not topic.exchange and topic.routing_key != topic.queue:
         text = "only goes with exchange; to name the queue, set queue and remove this"

@@ -272,6 +272,8 @@ class Worker:
                     self._outbox.rotate(-1)
                     continue
                 try:
+                    for _ in job.tags[1:]:  # of two copies in hand each one is answered
+                        self._publish(job, outcome)
                     self._publish(job, outcome)
                 except REFUSED as error:
                     self._refused(lane, job, error)

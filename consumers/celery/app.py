@@ -27,6 +27,11 @@ def rate(amount):
     return amount / 10
 
 
+@app.task(ignore_result=True)
+def remind(order):
+    print(f"reminder sent for {order}")
+
+
 @app.task(bind=True)
 def settle(self, order):
     """The bank does not answer at first."""

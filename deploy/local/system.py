@@ -22,6 +22,8 @@ JAVA_MINIMUM = 17
 PROBE_LIMIT_S = 15
 INSTALL_LIMIT_S = 900
 AMQP_PORT = 5672
+# Java comes with the engine.  By program: the Debian package that has it.
+TOOLCHAINS = {"node": "nodejs", "npm": "npm", "go": "golang-go"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class System:
     built_engines: frozenset[EngineKind] = frozenset()
     docker: bool = False
     can_install: bool = False
+    toolchains: frozenset[str] = frozenset()
 
     def lacks(self, part: Part, kind: EngineKind = "camunda") -> tuple[str, ...]:
         """The Debian packages to install before this part can be started as a local program."""
@@ -43,6 +46,10 @@ class System:
         if kind in self.built_engines:
             return () if has_java else ("default-jre-headless",)
         return () if has_java and self.build_tools else ("default-jdk-headless", "maven")
+
+    def lacks_toolchains(self) -> tuple[str, ...]:
+        """The Debian packages for workers in other languages, which only the tests need."""
+        return tuple(TOOLCHAINS[name] for name in TOOLCHAINS if name not in self.toolchains)
 
 
 def look() -> System:
@@ -55,6 +62,7 @@ def look() -> System:
         built_engines=frozenset(kind for kind in kinds if is_built(kind)),
         docker=_docker_answers(),
         can_install=os.geteuid() == 0 and _has("apt-get"),
+        toolchains=frozenset(name for name in TOOLCHAINS if _has(name)),
     )
 
 
@@ -134,20 +142,37 @@ def main() -> int:
     parser.add_argument("--install", action="store_true", help="install what lacks (root, apt-get)")
     wanted = parser.parse_args().install
     system = look()
-    lacking = system.lacks("broker") + system.lacks("engine")
-    if lacking and wanted and system.can_install:
-        print(f"installing {' '.join(lacking)} ...", flush=True)
-        for note in install(lacking):
-            print(f"note: {note}")
+    if wanted and system.can_install:
+        _install_all(system)
         system = look()
-        lacking = system.lacks("broker") + system.lacks("engine")
+    lacking = _parts(system) + system.lacks_toolchains()
     print(f"RabbitMQ: {'installed' if system.rabbitmq else 'missing'}")
     print(f"Java: {system.java or 'missing'}; JDK and Maven: {_word(present=system.build_tools)}")
+    for name, package in TOOLCHAINS.items():
+        print(f"{name} ({package}): {_word(present=name in system.toolchains)}")
     print(f"engines built: {', '.join(sorted(system.built_engines)) or 'none'}")
     print(f"Docker daemon with testcontainers: {_word(present=system.docker)}")
     if lacking:
         print(f"to have what is missing: {install_command(lacking)}")
     return 1 if lacking else 0
+
+
+def _parts(system: System) -> tuple[str, ...]:
+    return system.lacks("broker") + system.lacks("engine")
+
+
+def _install_all(system: System) -> None:
+    # One by one: where a package of another origin stands in the way of a toolchain (npm comes with
+    # some builds of Node.js), the parts are still had.
+    for packages in (_parts(system), *((package,) for package in system.lacks_toolchains())):
+        if packages:
+            print(f"installing {' '.join(packages)} ...", flush=True)
+            try:
+                notes = install(packages)
+            except PartError as error:
+                notes = [str(error)]
+            for note in notes:
+                print(f"note: {note}")
 
 
 def _word(*, present: bool) -> str:

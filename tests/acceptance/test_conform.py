@@ -21,10 +21,14 @@ import psutil
 import pytest
 
 from bridge import conform
+from bridge.broker import BrokerOptions
+from bridge.broker.client import Client
+from bridge.conform.bench import Bench
 from bridge.conform.cases import CASES
 from deploy.local import choice
 from tests.support.amqp import Amqp, Message, Reply, Worker
 from tests.support.bad_worker import FAULTS
+from tests.support.proxy import Proxy, Way
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -45,12 +49,14 @@ GUILTY_OF_ACCIDENTS = {
     # The first four make the kit wait for the whole of a limit.
     "hangs-without-connection": {"connection-cut"},
     "ignores-sigterm": {"stop"},
-    "auto-ack": {"prefetch", "kill", "stop", "connection-cut"},
-    "acks-first": {"kill", "connection-cut"},
+    "auto-ack": {"prefetch", "unroutable-answer", "kill", "stop", "connection-cut"},
+    "acks-first": {"unroutable-answer", "kill", "connection-cut"},
     "never-acks": {"acknowledgement"},
     "no-prefetch": {"prefetch"},
     "requeues": {"poison"},
     "dies-of-poison": {"poison"},
+    "keeps-poison": {"poison"},
+    "not-mandatory": {"unroutable-answer"},
     "ends-in-silence": {"connection-cut"},
     "rejects": set[str](),
     "none": set[str](),
@@ -69,8 +75,35 @@ GUILTY_OF_ANSWERS = {
     "no-business-error": {"business-error"},
     "gibberish": set(NAMES[: NAMES.index("correlation-id")]),
 }
-GUILTY = GUILTY_OF_ACCIDENTS | GUILTY_OF_ANSWERS
+# ... and where it shows in a few cases alone.
+GUILTY_IN_A_FEW = {
+    "deaf-after-cut": {"connection-cut"},
+    "unconfirmed": {"unroutable-answer"},
+    "requeues-unroutable": {"unroutable-answer"},
+    "waits": set[str](),
+    "crowd": set[str](),
+}
+GUILTY = GUILTY_OF_ACCIDENTS | GUILTY_OF_ANSWERS | GUILTY_IN_A_FEW
 ANSWERS = tuple(NAMES[: NAMES.index("prefetch")])
+A_FEW_CASES = {
+    "deaf-after-cut": ("connection-cut",),
+    "unconfirmed": ("unroutable-answer", "kill"),
+    "requeues-unroutable": ("unroutable-answer", "kill"),
+    "waits": ("unroutable-answer", "kill"),
+    "crowd": ("prefetch", "acknowledgement"),
+}
+# What the developer is told, where a case has more than one thing to tell.
+TOLD = {
+    "keeps-poison": "neither acknowledged nor rejected",
+    "requeues": "requeued again and again",
+    "requeues-unroutable": "requeued again and again",
+    "not-mandatory": "no queue took its answer",
+    "hangs-without-connection": "neither reconnected nor ended within 20 s (--timeout",
+    "deaf-after-cut": "did not answer the task it got again within 20 s (--timeout",
+    "ends-in-silence": "ended with code 0",
+    "acks-first": "acknowledged before its answer was out. Consume with manual acknowledgement",
+    "drops-failures": "no answer within 10 s (--timeout allows for more)",
+}
 Runs = dict[str, "Future[list[conform.Verdict]]"]
 
 
@@ -100,8 +133,12 @@ def one_run(
 @pytest.fixture(scope="module")
 def runs(broker_node: choice.Broker) -> Iterator[Runs]:
     """Every worker's run, several at a time: they mostly wait."""
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(12) as pool:
         started = {}
+        for fault, few in A_FEW_CASES.items():
+            started[fault] = pool.submit(
+                one_run, broker_node, f"{BAD} {fault}", PAYMENT, "payment_worker", few
+            )
         for fault in (*GUILTY_OF_ACCIDENTS, *GUILTY_OF_ANSWERS):
             cases = ANSWERS if fault in GUILTY_OF_ANSWERS else ()
             started[fault] = pool.submit(
@@ -137,6 +174,8 @@ def test_a_fault_is_charged_to_its_case_and_to_no_other(fault: str, runs: Runs) 
     verdicts = runs[fault].result()
 
     assert marked(verdicts, "failed") == GUILTY[fault], verdicts
+    told = " ".join(f"{verdict.detail}. {verdict.advice}" for verdict in verdicts)
+    assert TOLD.get(fault, "") in told, verdicts
     assert all(
         verdict.advice and verdict.detail for verdict in verdicts if verdict.mark == "failed"
     )
@@ -162,6 +201,54 @@ def test_a_script_that_keeps_the_stop_signal_to_itself_is_found_out(amqp_url: st
 
     assert verdict.mark == "failed"
     assert "something of it still consumes" in verdict.detail
+
+
+# -- what is left behind ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hoarder:
+    """A bench, a way to its broker that can be slow, and a worker that keeps all that it gets."""
+
+    bench: Bench
+    way: Proxy
+    amqp: Amqp
+
+    def holds_all(self) -> bool:
+        return self.amqp.count(PAYMENT) == 0
+
+
+@pytest.fixture
+def hoarder(amqp_url: str) -> Iterator[Hoarder]:
+    command = f"{sys.executable} {BAD} never-acks"
+    with Proxy(amqp_url) as way, Amqp(amqp_url) as amqp:
+        wanted = conform.Wanted(command, topic=PAYMENT, amqp_url=way.url)
+        setup = conform.prepare(None, wanted, {"PATH": ""})
+        direct = BrokerOptions(urls=(amqp_url,))
+        with Client(direct, "test") as client, Bench(setup, client) as bench:
+            yield Hoarder(bench, way, amqp)
+
+
+def test_a_queue_is_taken_away_even_if_the_worker_is_missed_late(hoarder: Hoarder) -> None:
+    """RabbitMQ gives a killed worker's messages back when it notices, not when it happens."""
+    task_id = hoarder.bench.queues.send({"amount": 1, "currency": "EUR"})
+    hoarder.bench.answers([task_id])
+
+    hoarder.way.delay(1000, Way.TO_SERVER)
+    hoarder.bench.__exit__(None, None, None)
+
+    assert hoarder.amqp.count(PAYMENT) is None
+
+
+def test_what_others_sent_stays_even_if_it_comes_back_late(hoarder: Hoarder) -> None:
+    """A bridge may have found the queue: the worker that was killed had its task in hand."""
+    hoarder.amqp.send("", PAYMENT, b"{}", reply_to="nowhere")
+    eventually(hoarder.holds_all)
+
+    hoarder.way.delay(1000, Way.TO_SERVER)
+    hoarder.bench.__exit__(None, None, None)
+
+    assert eventually(lambda: hoarder.amqp.count(PAYMENT)) == 1
 
 
 # -- a worker that runs already --------------------------------------------------------------------
@@ -213,7 +300,7 @@ def test_a_running_worker_is_tried_as_far_as_it_can_be(running: Running) -> None
         verdicts = conform.run(running.wanted(), lambda _: None)
 
     assert marked(verdicts, "failed") == set(), verdicts
-    needs_command = {"prefetch", "acknowledgement", "kill", "stop", "connection-cut"}
+    needs_command = set(NAMES[NAMES.index("prefetch") :])
     assert marked(verdicts, "not tried") == needs_command
     with Amqp(running.url) as amqp:
         assert amqp.count(running.queue) == 0, "an existing queue stays, without our messages"

@@ -21,7 +21,7 @@ KINDS = {int: "Integer", float: "Double", str: "String", type(None): "Null"}
 
 def topics_of(samples: tuple[Sample, ...]) -> dict[str, dict[str, Any]]:
     """The topics that crews of these samples use, for a Stage: two attempts, a second between."""
-    return {f"{s.language}-{place}": {"retries": 2} for s in samples for place in PLACES}
+    return {f"{s.name}-{place}": {"retries": 2} for s in samples for place in PLACES}
 
 
 def typed(value: Any, kind: str | None = None) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Crew:
 
     def topic(self, place: str) -> str:
         """The short name of a place's topic on the stage."""
-        return f"{self.sample.language}-{place}"
+        return f"{self.sample.name}-{place}"
 
     def queue(self, place: str) -> str:
         return self.stage.names[self.topic(place)]

@@ -22,26 +22,32 @@ class Sample:
     """A worker of topic payment-processing.  `build` and `run` are command lines in which
     `{folder}` is the folder with the sources, or a copy of it.  It reads AMQP_URL, TASK_QUEUE and
     PENDING_SECONDS.
+
+    `in_folder`: its folder in consumers/, where that has another name.  `helped`: by bridge.worker,
+    which answers copies that it has at once together, and does not end where no queue takes an
+    answer: it tries again.
     """
 
-    language: str
+    name: str
     client: str
     source: str
     needs: tuple[str, ...]
     cure: str
     run: tuple[str, ...]
     build: tuple[str, ...] = ()
+    in_folder: str = ""
     holds_long: bool = True  # every integer of 64 bits
+    helped: bool = False
 
     @property
     def folder(self) -> Path:
-        return CONSUMERS / self.language
+        return CONSUMERS / (self.in_folder or self.name)
 
     def command(self) -> tuple[str, ...]:
         """How to start it; built first where it must be and is not.  Raises PartError."""
         for program in self.needs:
             if shutil.which(program) is None:
-                raise PartError(f"the {self.language} sample needs {program}: {self.cure}")
+                raise PartError(f"the {self.name} sample needs {program}: {self.cure}")
         return _in(self._built() if self.build else self.folder, self.run)
 
     def _built(self) -> Path:
@@ -51,9 +57,7 @@ class Sample:
             shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(*made))
             run(_in(target, self.build), log, self.cure)
 
-        return built(
-            self.language, [p for p in sorted(self.folder.iterdir()) if p.is_file()], build
-        )
+        return built(self.name, [p for p in sorted(self.folder.iterdir()) if p.is_file()], build)
 
 
 def _in(folder: Path, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -69,6 +73,16 @@ SAMPLES = (
         needs=(),
         cure="pip install pika",
         run=(sys.executable, f"{HERE}/payment_worker.py"),
+    ),
+    Sample(
+        "helper",
+        client="bridge.worker",
+        source="helper_worker.py",
+        needs=(),
+        cure="pip install external-task-bridge[worker]",
+        run=(sys.executable, f"{HERE}/helper_worker.py"),
+        in_folder="python",
+        helped=True,
     ),
     Sample(
         "javascript",

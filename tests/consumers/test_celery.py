@@ -5,7 +5,8 @@ A real Celery worker, from a virtual environment of its own, without a line of o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.support.engine import EngineRest
 from tests.support.stage import Stage, Variables
 from tests.support.waiting import eventually
 
+Row = Callable[[str, object], None]
 QUEUE = "charges"
 # One Celery queue serves every task of an application; its exchange has the same name.
 SHARED = {"exchange": QUEUE, "routing_key": QUEUE, "reply": "celery"}
@@ -29,21 +31,25 @@ TOPICS: dict[str, dict[str, Any]] = {
     "settle-routed": {**SHARED, "celery_task": "app.settle"},
     "refuse": {**SHARED, "celery_task": "app.refuse"},
     "unknown": {**SHARED, "celery_task": "app.no_such_task", "retries": 1},
+    "remind": {**SHARED, "celery_task": "app.remind", "reply": "none"},
 }
 
 
 @pytest.fixture(scope="module")
-def stage(
-    engine: EngineRest, broker_node: Broker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Celery worker's."""
+    return tmp_path_factory.mktemp("celery") / "log"
+
+
+@pytest.fixture(scope="module")
+def stage(engine: EngineRest, broker_node: Broker, log: Path) -> Iterator[Stage]:
     """The worker is there first, with a queue of its own making; then comes the bridge."""
     try:
         python = celery_python()
     except PartError as error:
         missing(error)
         raise
-    directory = tmp_path_factory.mktemp("celery")
-    key = directory / "key"
+    key = log.with_name("key")
     key.write_text("k" * 32)
     command = [
         str(python), "-m", "celery", "--app", "app", "--workdir", str(CONSUMERS / "celery"),
@@ -56,7 +62,7 @@ def stage(
             "the Celery worker",
             command,
             amqp_url=url,
-            log=directory / "celery.log",
+            log=log,
             ready=lambda: amqp.consumers(QUEUE) > 0,
             env={"PYTHONDONTWRITEBYTECODE": "1"},
         ),
@@ -73,10 +79,13 @@ def text(name: str, value: str) -> Variables:
     return {name: {"value": value, "type": "String"}}
 
 
-def test_what_a_task_returns_completes_the_external_task(stage: Stage) -> None:
+def test_what_a_task_returns_completes_the_external_task(
+    stage: Stage, record_property: Row
+) -> None:
     """Variables come as keyword arguments, the returned dict becomes variables; a Decimal, which
     Celery writes in a way of its own, is its text.
     """
+    record_property("matrix", "celery/success")
     case = stage.begin("charge", integer("amount", 500))
 
     assert case.end() == "end"
@@ -98,8 +107,9 @@ def test_a_returned_number_goes_to_the_result_variable(stage: Stage) -> None:
     assert case.variables()["rate"] == {"value": 0.5, "type": "Double"}
 
 
-def test_an_exception_is_a_failure_with_its_traceback(stage: Stage) -> None:
+def test_an_exception_is_a_failure_with_its_traceback(stage: Stage, record_property: Row) -> None:
     """The operator reads in the engine what Celery would have told its caller."""
+    record_property("matrix", "celery/failure for good")
     case = stage.begin("charge", integer("amount", 2000))
 
     assert case.incident() == "ValueError: card declined: 2000 EUR"
@@ -127,8 +137,9 @@ def test_what_celery_tries_again_costs_no_retry_of_the_engine(stage: Stage, topi
     assert stage.amqp.count("bridge.parked") == 0
 
 
-def test_a_task_may_speak_of_a_business_error(stage: Stage) -> None:
+def test_a_task_may_speak_of_a_business_error(stage: Stage, record_property: Row) -> None:
     """Celery sets no headers, so the outcome stands in what the task returns."""
+    record_property("matrix", "celery/business error")
     case = stage.begin("refuse", text("order", "o-1"), error_codes=["REFUSED"])
 
     assert case.end() == "caught-REFUSED-1"
@@ -139,6 +150,16 @@ def test_a_task_name_that_celery_does_not_know_is_an_incident(stage: Stage) -> N
     case = stage.begin("unknown")
 
     assert "app.no_such_task" in case.incident()
+
+
+def test_a_task_that_never_answers_completes_once_it_is_sent(stage: Stage, log: Path) -> None:
+    """`ignore_result`: without `reply = "none"` it would be done, and fail at its deadline."""
+    case = stage.begin("remind", text("order", "o-77"))
+
+    assert case.end() == "end"
+
+    eventually(lambda: "reminder sent for o-77" in log.read_text(), what="Celery's own work")
+    assert stage.amqp.count(f"{case.topic}.results") is None
 
 
 def test_the_queue_stays_what_celery_made_it(stage: Stage) -> None:

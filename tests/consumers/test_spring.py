@@ -5,7 +5,7 @@ Its @RabbitListener methods return a value or throw; Maven builds it, and no lin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tests.support.engine import EngineRest
 from tests.support.stage import Stage, Variables
 from tests.support.waiting import eventually
 
+Row = Callable[[str, object], None]
 PAYMENT = {
     "reply": "spring",
     "body": "variables",
@@ -114,8 +115,11 @@ def payment(amount: int) -> Variables:
 
 
 @pytest.mark.usefixtures("payments")
-def test_what_a_listener_returns_completes_the_external_task(stage: Stage) -> None:
+def test_what_a_listener_returns_completes_the_external_task(
+    stage: Stage, record_property: Row
+) -> None:
     """A record in, a record out: reply_to and correlation id are Spring's own business."""
+    record_property("matrix", "spring/success")
     case = stage.begin("pay", payment(500))
 
     assert case.end() == "end"
@@ -128,8 +132,9 @@ def test_what_a_listener_returns_completes_the_external_task(stage: Stage) -> No
 
 
 @pytest.mark.usefixtures("payments")
-def test_an_exception_is_a_failure_by_the_dead_letters(stage: Stage) -> None:
+def test_an_exception_is_a_failure_by_the_dead_letters(stage: Stage, record_property: Row) -> None:
     """The listener's container rejects the message, once; the engine has the incident."""
+    record_property("matrix", "spring/failure for good")
     case = stage.begin("pay", payment(2000))
 
     assert (

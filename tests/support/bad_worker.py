@@ -1,7 +1,8 @@
 """A worker of topic `payment-processing` with one fault, named as its argument.
 
-For the tests of the conformance kit: each fault is one that real workers have.  `none` has none,
-and `rejects` none either: it rejects what it cannot do, which the contract allows.
+For the tests of the conformance kit: each fault is one that real workers have.  Some have none, for
+the contract allows it: `none`; `rejects`, which rejects what it cannot do; `crowd`, which has two
+consumers with the prefetch of Spring; `waits`, which repeats an answer until a queue takes it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import time
 from typing import Any
 
 import pika
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, UnroutableError
 
 QUEUE = "payment-processing"
 FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
 FAULTS = (
     "none",
+    "crowd",
+    "waits",
     "auto-ack",
     "acks-first",
     "never-acks",
@@ -30,8 +33,13 @@ FAULTS = (
     "rejects",
     "requeues-failures",
     "dies-of-poison",
+    "keeps-poison",
+    "not-mandatory",
+    "unconfirmed",
+    "requeues-unroutable",
     "ignores-sigterm",
     "hangs-without-connection",
+    "deaf-after-cut",
     "ends-in-silence",
     "latin-1",
     "no-null",
@@ -76,7 +84,18 @@ def answer(channel: Any, task: Any, outcome: str, content: dict[str, Any]) -> No
         delivery_mode=1 if FAULT == "transient" else 2,
     )
     body = b"gibberish" if FAULT == "gibberish" else json.dumps(content).encode()
-    channel.basic_publish("", task.reply_to, body, echo, True)
+    while not published(channel, task.reply_to, body, echo):
+        channel.connection.sleep(0.1)
+
+
+def published(channel: Any, queue: str, body: bytes, echo: Any) -> bool:
+    try:
+        channel.basic_publish("", queue, body, echo, mandatory=FAULT != "not-mandatory")
+    except UnroutableError:
+        if FAULT == "waits":
+            return False
+        raise
+    return True
 
 
 def handle(channel: Any, delivery: Any, task: Any, body: bytes) -> None:
@@ -91,6 +110,8 @@ def handle(channel: Any, delivery: Any, task: Any, body: bytes) -> None:
     except json.JSONDecodeError as error:
         if FAULT == "dies-of-poison":
             raise
+        if FAULT == "keeps-poison":
+            return
         if FAULT in ("rejects", "requeues"):
             channel.basic_nack(delivery.delivery_tag, requeue=FAULT == "requeues")
             return
@@ -103,7 +124,13 @@ def handle(channel: Any, delivery: Any, task: Any, body: bytes) -> None:
             channel.basic_ack(delivery.delivery_tag)
             return
         outcome, content = "failure", {"errorMessage": repr(error)}
-    answer(channel, task, outcome, content)
+    try:
+        answer(channel, task, outcome, content)
+    except UnroutableError:
+        if FAULT != "requeues-unroutable":
+            raise
+        channel.basic_nack(delivery.delivery_tag, requeue=True)
+        return
     if FAULT not in ("auto-ack", "acks-first", "never-acks"):
         channel.basic_ack(delivery.delivery_tag)
 
@@ -111,10 +138,13 @@ def handle(channel: Any, delivery: Any, task: Any, body: bytes) -> None:
 def consume(stopping: list[bool]) -> None:
     with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
         channel = connection.channel()
-        channel.confirm_delivery()
+        if FAULT != "unconfirmed":
+            channel.confirm_delivery()
         if FAULT != "no-prefetch":
             # Who never acknowledges stands still once it has so many in hand.
-            channel.basic_qos(prefetch_count=100 if FAULT == "never-acks" else 10)
+            channel.basic_qos(prefetch_count={"never-acks": 100, "crowd": 250}.get(FAULT, 10))
+        if FAULT == "crowd":
+            channel.basic_consume(QUEUE, handle)
         deliveries = channel.consume(QUEUE, auto_ack=FAULT == "auto-ack", inactivity_timeout=0.2)
         for delivery, task, body in deliveries:
             if delivery:
@@ -135,6 +165,10 @@ def main() -> None:
     except AMQPError:
         if FAULT == "hangs-without-connection":
             time.sleep(600)
+        if FAULT == "deaf-after-cut":
+            with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
+                connection.channel().basic_consume(QUEUE, lambda *_: None)
+                connection.sleep(600)
         if FAULT != "ends-in-silence":
             raise
 

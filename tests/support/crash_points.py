@@ -160,7 +160,7 @@ POINTS: tuple[CrashPoint, ...] = (
         "one more copy, if the peer publishes before it sees the dead letter", (1, 2),
     ),
     CrashPoint(
-        "before_gone_notice", "bridge.service:Service._announce_gone", "before", "cancel",
+        "before_gone_notice", "bridge.gone_notices:GoneNotices.announce", "before", "cancel",
         "the notice: the worker finishes for nothing",
     ),
     # SIGTERM

@@ -6,10 +6,15 @@ The kit as a whole is judged in tests/acceptance/test_conform.py, on workers goo
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
+import threading
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,22 +24,28 @@ from xml.etree import ElementTree
 import pika
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from bridge.broker.client import Taken
+from bridge.broker.client import Client, Taken
+from bridge.cli import app
 from bridge.conform import CannotRun, Verdict, Wanted, as_json, as_junit, as_text, exit_code, line
-from bridge.conform.answers import judge
+from bridge.conform.accidents import unroutable_answer
+from bridge.conform.answers import business_error, judge, persistent
+from bridge.conform.bench import Bench
 from bridge.conform.cases import CASES
 from bridge.conform.examples import ADDED, TABLES, load_examples
 from bridge.conform.program import Program
 from bridge.conform.relay import Relay
 from bridge.conform.setup import prepare
 from bridge.conform.tasks import Answer, Tasks
-from bridge.conform.verdict import Failed
+from bridge.conform.verdict import Failed, NotTried
 from bridge.conform.wire import Frames
 from bridge.errors import SettingsError
-from bridge.messages import BpmnError, Complete, Delivery, ExtendLock, Failure
+from bridge.messages import BpmnError, Complete, Delivery, ExtendLock, Failure, Unlock
 from bridge.topics import Topic
 from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
 
 # -- examples --------------------------------------------------------------------------------------
 
@@ -115,6 +126,36 @@ def test_the_settings_say_how_the_topic_is_sent_and_read(tmp_path: Path) -> None
     assert setup.queue == "payments"
     assert setup.topic.shape.body == "variables"
     assert setup.topic.replies.result_variable == "r"
+
+
+def test_a_queue_leads_to_the_topic_that_it_serves(tmp_path: Path) -> None:
+    """Whoever knows the queue of a worker need not know what the bridge calls its topic."""
+    text = '[topics.pay]\nqueue = "payments"\nbody = "variables"\n[topics.other]\n'
+    config = written(tmp_path, text, "bridge.toml")
+
+    served = prepare(config, Wanted(queue="payments"), {})
+    named = prepare(config, Wanted(queue="elsewhere", topic="pay"), {})
+    unknown = prepare(config, Wanted(queue="elsewhere"), {})
+
+    assert (served.topic.name, served.queue, served.topic.shape.body) == (
+        "pay",
+        "payments",
+        "variables",
+    )
+    assert (named.topic.name, named.queue) == ("pay", "elsewhere")
+    assert (unknown.topic.name, unknown.queue) == ("elsewhere", "elsewhere")
+
+
+def test_a_topic_with_an_exchange_needs_the_name_of_the_queue(tmp_path: Path) -> None:
+    """The exchange's owner decides where its messages end; a queue of the topic's name may be
+    nobody's, and the worker would be waited for in vain.
+    """
+    config = written(tmp_path, '[topics.pay]\nexchange = "orders"\n', "bridge.toml")
+
+    with pytest.raises(CannotRun, match=r"topics\.pay\.exchange is set.*--queue"):
+        prepare(config, Wanted(topic="pay"), {})
+
+    assert prepare(config, Wanted(topic="pay", queue="charges"), {}).queue == "charges"
 
 
 @pytest.mark.parametrize(
@@ -290,6 +331,8 @@ def test_a_good_answer_passes() -> None:
         (replace(GOOD, result=None, refused="bad-json"), Complete, {}, "would park"),
         (replace(GOOD, result=None, refused="gave up", dead="delivery_limit"), None, {}, "gave up"),
         (replace(GOOD, result=BpmnError(error_code="E")), Complete, {}, "answered bpmnError"),
+        (replace(GOOD, result=Unlock()), Complete, {}, "answered unlock"),
+        (replace(GOOD, result=ExtendLock()), Complete, {}, "answered extendLock"),
         (replace(GOOD, result=Failure(error_message="no")), Complete, {}, "complete: no"),
     ],
 )
@@ -301,6 +344,51 @@ def test_a_bad_answer_is_told_as_it_was_seen(
         judge(answer, kind, expect)
 
     assert words in str(failed.value)
+
+
+def bench_of(settings: str, tmp_path: Path, *heard: Answer) -> Bench:
+    """A bench that has heard something, and never connects."""
+    setup = prepare(written(tmp_path, settings, "bridge.toml"), Wanted(topic="pay"), {})
+    bench = Bench(setup, Client(setup.broker, "test"))
+    bench.heard += heard
+    return bench
+
+
+CELERY = '[topics.pay]\nreply = "celery"\ncelery_task = "app.pay"\n'
+TRANSIENT = replace(GOOD, persistent=False)
+
+
+def test_a_transient_answer_fails_with_the_advice_of_its_stack(tmp_path: Path) -> None:
+    """Nobody sets delivery_mode in a Celery application; and where the bridge makes the result
+    queue nothing is to be set, for a quorum queue keeps every message.
+    """
+    with pytest.raises(NotTried, match="quorum queue keeps"):
+        persistent(bench_of(CELERY, tmp_path, TRANSIENT))
+    with pytest.raises(Failed) as celery:
+        persistent(bench_of(f'{CELERY}[broker]\ndeclare = "never"\n', tmp_path, TRANSIENT))
+    with pytest.raises(Failed) as plain:
+        persistent(bench_of("[topics.pay]\n", tmp_path, TRANSIENT))
+
+    persistent(bench_of(CELERY, tmp_path, GOOD))
+    assert "result_persistent" in celery.value.advice
+    assert not plain.value.advice
+
+
+@pytest.mark.parametrize("reply", ["celery", "spring"])
+def test_a_stack_that_publishes_by_itself_is_not_asked_for_mandatory(
+    reply: str, tmp_path: Path
+) -> None:
+    """Neither library can be told to, so the advice would lead nowhere."""
+    settings = CELERY if reply == "celery" else '[topics.pay]\nreply = "spring"\n'
+
+    with pytest.raises(NotTried, match="publishes its answers itself"):
+        unroutable_answer(bench_of(settings, tmp_path))
+
+
+def test_an_untried_outcome_names_the_option_that_lets_it_be_tried(tmp_path: Path) -> None:
+    """Nobody can guess that there are examples."""
+    with pytest.raises(NotTried, match=r"no \[business_error\] in a file given with --examples"):
+        business_error(bench_of("[topics.pay]\n", tmp_path))
 
 
 # -- report ----------------------------------------------------------------------------------------
@@ -363,6 +451,29 @@ def test_every_case_has_advice_in_whole_sentences() -> None:
     assert all(case.advice.endswith(".") for case in CASES)
 
 
+def test_the_help_leads_to_the_examples() -> None:
+    """Without them half of the contract is not tried, and a newcomer has none to look at."""
+    told = " ".join(CliRunner().invoke(app, ["conform", "--help"]).output.split())
+
+    assert "a file (TOML, or JSON for null), given with --examples" in told
+    shipped = re.findall(r"--examples (consumers/\S+)", told)
+    assert shipped
+    assert all(load_examples(ROOT / path) for path in shipped)
+
+
+def test_a_junit_file_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> None:
+    """A run of minutes would end without its verdicts."""
+    file = str(tmp_path / "missing" / "conform.xml")
+    arguments = ["conform", "--topic", "pay", "--junit-xml", file]
+    arguments += ["--amqp-url", "amqp://guest:guest@127.0.0.1:1/x"]
+
+    done = CliRunner().invoke(app, arguments)
+
+    assert done.exit_code == 2
+    assert "--junit-xml: there is no folder" in done.output
+    assert "RabbitMQ" not in done.output, "it was not even asked"
+
+
 # -- the relay -------------------------------------------------------------------------------------
 
 
@@ -391,7 +502,7 @@ def test_frames_are_found_however_they_are_cut(size: int) -> None:
 
     assert [frame.raw for frame in found] == [GREETING, ACK, ANSWER, CONTENT]
     assert [frame.destination for frame in found] == [None, None, ("", "answers"), None]
-    assert [frame.acknowledges for frame in found] == [False, True, False, False]
+    assert [frame.settles for frame in found] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -447,7 +558,7 @@ def test_an_answer_is_held_back_with_all_that_follows_it(ends: Ends) -> None:
 
     assert ends.relay.held.wait(5)
     assert received(ends.broker, len(ACK)) == ACK
-    assert ends.relay.acknowledged == 1
+    assert ends.relay.settled == 1
     ends.relay.cut()
     assert ends.broker.recv(1) == b"", "the answer never arrives"
 
@@ -513,6 +624,39 @@ def test_a_program_is_killed_with_its_children_and_started_again(program: Progra
         assert not program.alive
         assert program.code == -9
         eventually(partial(is_gone, child))
+
+
+class _Stop(Exception):
+    """What a signal's handler raises, in the middle of whatever is being done."""
+
+
+def test_a_kit_that_is_stopped_as_it_starts_a_worker_still_kills_it() -> None:
+    """Cancelled in that moment it would leave a worker that nobody knows."""
+    mark = uuid.uuid4().hex
+
+    def stop(*_: object) -> None:
+        raise _Stop
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for microseconds in range(100, 6000, 100):
+            program = Program([sys.executable, "-c", "import time; time.sleep(60)", mark], {})
+            timer = threading.Timer(microseconds / 1e6, os.kill, (os.getpid(), signal.SIGTERM))
+            with suppress(_Stop):
+                timer.start()
+                program.start()
+                timer.join()
+            with suppress(_Stop):
+                timer.join()
+            program.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    left = [child for child in psutil.Process().children() if mark in child.cmdline()]
+    for child in left:
+        child.kill()
+        child.wait()
+    assert not left
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -181,7 +181,7 @@ def test_a_worker_needs_nothing_but_pika(file: Path) -> None:
     }
 
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert imported - {"json", "os", "signal", "zlib"} == {"pika"}
+    assert imported - {"json", "os", "signal", "threading", "time", "zlib"} == {"pika"}
 
 
 @each_worker

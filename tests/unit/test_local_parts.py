@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import choice, engine_build, rabbitmq
+from deploy.local import system as system_module
 from deploy.local.choice import (
     Broker,
     Choice,
@@ -100,6 +101,49 @@ def test_an_engine_that_is_built_needs_no_build_tools(java: int, expected: Choic
 
     assert choose("engine", system, {}) == expected
     assert choose("engine", system, {}, "operaton") == Install(("default-jdk-headless", "maven"))
+
+
+@pytest.mark.parametrize(
+    ("has", "packages"),
+    [
+        (frozenset(), ("nodejs", "npm", "golang-go")),
+        (frozenset({"node", "npm"}), ("golang-go",)),
+        (frozenset({"node", "npm", "go"}), ()),
+    ],
+)
+def test_what_the_workers_in_other_languages_need_is_named(
+    has: frozenset[str], packages: tuple[str, ...]
+) -> None:
+    """Their tests fail in continuous integration without it, so it is installed like the parts; no
+    part waits for it.
+    """
+    system = System(rabbitmq=True, java=JAVA_MINIMUM, build_tools=True, toolchains=has)
+
+    assert system.lacks_toolchains() == packages
+    assert system.lacks("broker") == system.lacks("engine") == ()
+
+
+def test_a_toolchain_that_cannot_be_installed_keeps_no_part_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Node.js of another origin keeps Debian's npm out; RabbitMQ must come all the same."""
+    asked: list[tuple[str, ...]] = []
+
+    def install(packages: tuple[str, ...]) -> list[str]:
+        asked.append(packages)
+        if packages == ("npm",):
+            raise PartError("npm: unmet dependencies")
+        return []
+
+    lacking = System(java=JAVA_MINIMUM, build_tools=True, can_install=True)
+    monkeypatch.setattr(system_module, "look", lambda: lacking)
+    monkeypatch.setattr(system_module, "install", install)
+    monkeypatch.setattr(sys, "argv", ["system", "--install"])
+
+    assert system_module.main() == 1
+
+    assert asked == [("rabbitmq-server",), ("nodejs",), ("npm",), ("golang-go",)]
+    assert "note: npm: unmet dependencies" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -54,6 +54,15 @@ Problems = Callable[..., tuple[str, ...]]
 # What a good configuration becomes
 
 
+@pytest.mark.parametrize("reply", ["celery", "none"])
+def test_a_task_of_celery_may_answer_or_not(read: Load, reply: str) -> None:
+    """One with `ignore_result` never does, and is named and called like any other."""
+    settings = read(f'[topics.a]\nreply = "{reply}"\ncelery_task = "shop.log"')
+
+    topic = settings.topics["a"]
+    assert (topic.reply, topic.celery_task) == (reply, "shop.log")
+
+
 def test_a_topic_alone_is_a_complete_configuration() -> None:
     """The first start needs no file: BRIDGE_TOPICS and everything local."""
     settings = load(None, {"BRIDGE_TOPICS": "demo-worker, payment"})
