@@ -18,7 +18,7 @@ from bridge.errors import EngineError
 from bridge.ledger import Ledger
 from bridge.messages import ExternalTask
 from bridge.metrics import Metrics
-from bridge.protocol import ADOPT_BELOW_LEASES, PROOF_WINDOWS, adoptable
+from bridge.protocol import ADOPT_BELOW_LEASES, PROOF_WINDOWS, RENEW_AT, adoptable
 from bridge.renewal_rate import RenewalRate
 from bridge.tokens import Token
 from bridge.topics import Topic
@@ -88,7 +88,7 @@ class Adoption:
             task.retries,
             expiry=window,
             lock_ends=now + timing.lease,
-            due=now + timing.lease / 2 * self._random.uniform(0.8, 1.0),
+            due=now + timing.lease * self._random.uniform(*RENEW_AT),
             deadline=now + timing.deadline - age,
             now=now,
         )

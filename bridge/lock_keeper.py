@@ -30,7 +30,7 @@ from bridge.errors import (
 from bridge.ledger import Entry, Ledger
 from bridge.messages import ExternalTask, LockWindow
 from bridge.metrics import Metrics
-from bridge.protocol import still_ours
+from bridge.protocol import RENEW_AT, still_ours
 from bridge.renewal_rate import RenewalRate
 from bridge.tokens import Token
 from bridge.topics import Topic
@@ -183,7 +183,7 @@ class LockKeeper:
             self._tell(error.brief)
             self._ledger.put_off(entry, began + AGAIN_SECONDS)
         else:
-            due = began + duration / 2 * self._random.uniform(0.8, 1.0)
+            due = began + duration * self._random.uniform(*RENEW_AT)
             self._renewed(entry, (window,), began + duration, due, leased=entry.confirmed)
             self._metrics.count(entry.topic, "leased" if entry.confirmed else "held")
             self._rate.add(entry.topic)

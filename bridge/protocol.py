@@ -10,8 +10,10 @@ from bridge.ledger import Entry, Timing
 from bridge.messages import ExternalTask
 
 MIN_PAUSE_SECONDS = 1.0
+# When a lock is renewed, as a share of its length: half of it on average, evenly spread.
+RENEW_AT = (0.45, 0.55)
 # A lock with more than two publish windows left was leased, so its message is out; with less than
-# 0.4 leases left nobody renews it (renewal is due at half a lease).
+# 0.4 leases left nobody renews it.
 PROOF_WINDOWS = 2.0
 ADOPT_BELOW_LEASES = 0.4
 

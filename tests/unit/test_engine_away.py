@@ -244,7 +244,7 @@ def test_a_result_that_waits_behind_the_gate_moves_on_after_five_minutes(rooms: 
     deliveries = [rooms.answer(entry, {}) for entry in entries]
     eventually(lambda: not rooms.client.gate.is_open)
 
-    rooms.advance(301)
+    rooms.advance(331)
 
     all_acked(rooms, deliveries)
     assert len(rooms.publisher.through(WAIT)) == 20

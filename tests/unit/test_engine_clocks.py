@@ -74,7 +74,7 @@ def test_a_lease_is_kept_whatever_the_engines_clock_says(
         for renewals in (1, 2, 3):
             eventually(lambda n=renewals: rooms.count("leased") == n)  # type: ignore[misc]
             assert 590 < rooms.lock_left(entry.task_id) <= 600.1
-            rooms.advance(301)
+            rooms.advance(331)
 
         assert rooms.count("dropped") == 0
 
@@ -117,7 +117,7 @@ def test_a_deadline_is_missed_when_its_time_has_passed(
         for renewals in (1, 2, 3):
             eventually(lambda n=renewals: rooms.count("leased") == n)  # type: ignore[misc]
             assert rooms.engine.calls.of("failure") == ()
-            rooms.advance(301)
+            rooms.advance(331)
 
         eventually(lambda: entry.task_id not in rooms.ledger)
         assert rooms.count("deadline_missed") == 1
@@ -136,7 +136,7 @@ def test_a_clock_that_is_set_while_locks_run_ends_no_lease(
         eventually(lambda: rooms.count("leased") == 1)
 
         simulated.clock.advance(120)
-        rooms.advance(301)
+        rooms.advance(331)
 
         eventually(lambda: rooms.count("leased") == 2)
         assert rooms.count("dropped") == 0
@@ -155,7 +155,7 @@ def test_no_lease_is_let_go_of_between_two_nodes(
         for renewals in (1, 2, 3, 4):
             eventually(lambda n=renewals: rooms.count("leased") == 20 * n)  # type: ignore[misc]
             rooms.settled()
-            rooms.advance(301)
+            rooms.advance(331)
 
         assert rooms.count("dropped") == 0
         assert all(entry.task_id in rooms.ledger for entry in entries)
@@ -175,7 +175,7 @@ def test_an_answer_that_is_lost_between_two_nodes_ends_no_lease(
 
         eventually(lambda: all(rooms.lock_left(e.task_id) > 500 for e in entries))
         rooms.settled()
-        rooms.advance(301)
+        rooms.advance(331)
 
         eventually(lambda: all(rooms.lock_left(e.task_id) > 500 for e in entries))
         assert rooms.count("dropped") == 0
@@ -191,7 +191,7 @@ def test_no_living_replicas_lease_is_adopted_between_two_nodes(
         for renewals in (1, 2, 3):
             eventually(lambda n=renewals: holder.count("leased") == 10 * n)  # type: ignore[misc]
             holder.settled()
-            holder.advance(230)  # just before the first of them is due
+            holder.advance(260)  # just before the first of them is due
             with replica(nodes, moved).start(keeper=True) as peer:
                 eventually(lambda p=peer: sweeps(p) > 0)  # type: ignore[misc]
                 peer.settled()

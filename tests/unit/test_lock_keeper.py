@@ -86,16 +86,16 @@ def test_one_bulk_query_serves_all_that_are_due(keeper: Rooms) -> None:
 
 
 def test_a_lease_is_renewed_about_at_its_half(keeper: Rooms) -> None:
-    """0.8 to 1.0 of it, so that renewals spread."""
+    """0.45 to 0.55 of it: they spread, and on average there are two a lease."""
     entry = keeper.in_flight()
     keeper.advance(6)
     keeper.leased(entry)
     eventually(lambda: keeper.count("leased") == 1)
     first = current(keeper, entry)
     assert first is not None
-    assert 238 <= first.due - monotonic() <= 300
+    assert 268 <= first.due - monotonic() <= 330
 
-    keeper.advance(301)
+    keeper.advance(331)
 
     eventually(lambda: keeper.count("leased") == 2)
     assert keeper.lock_left(entry.task_id) > 590
@@ -116,14 +116,14 @@ def test_an_unconfirmed_message_is_held_for_another_window(keeper: Rooms) -> Non
     held = current(keeper, entry)
     assert held is not None
     assert not held.leased, "a hold is no proof of publication"
-    assert held.due - monotonic() <= 30
+    assert held.due - monotonic() <= 33
 
 
 def test_a_hold_is_repeated_while_the_connection_lives(keeper: Rooms) -> None:
     """Each time by P only."""
     entry = keeper.fetched()
     for round_ in (1, 2, 3):
-        keeper.advance(31)
+        keeper.advance(34)
         eventually(lambda n=round_: keeper.count("held") == n)  # type: ignore[misc]
 
     assert keeper.lock_left(entry.task_id) <= 60
@@ -427,7 +427,7 @@ def test_what_is_unanswered_a_lease_after_the_deadline_is_a_failure(open_rooms: 
     for renewals in range(1, 7):
         eventually(lambda n=renewals: rooms.count("leased") == n)  # type: ignore[misc]
         assert rooms.engine.calls.of("failure") == (), f"reported before renewal {renewals}"
-        rooms.advance(301)
+        rooms.advance(331)
 
     eventually(lambda: rooms.count("deadline_missed") == 1)
     task = rooms.task(entry.task_id)

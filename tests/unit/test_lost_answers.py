@@ -219,7 +219,7 @@ def lease_is_set_and_renewed(rooms: Rooms, verb: str, loss: Loss) -> None:
     rooms.advance(6)
     eventually(lambda: rooms.count("leased") == 1, what="leased")
 
-    rooms.advance(301)
+    rooms.advance(331)
 
     eventually(lambda: rooms.count("leased") == 2, what="renewed")
     assert rooms.lock_left(entry.task_id) > 590
@@ -249,7 +249,7 @@ def test_a_missed_deadline_is_reported_once(open_rooms: Open, loss: Loss) -> Non
 
     for renewals in (1, 2, 3):
         eventually(lambda n=renewals: rooms.count("leased") == n)  # type: ignore[misc]
-        rooms.advance(301)
+        rooms.advance(331)
 
     eventually(lambda: entry.task_id not in rooms.ledger)
     assert record(rooms, entry)["retries"] == 2
