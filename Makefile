@@ -4,6 +4,7 @@
 #   make test          style, types and every test (what .ci/run calls)
 #   make test-consumers  only the workers in other languages and stacks, with their table
 #   make chaos         rounds of random faults; ROUNDS=5 TASKS=1000 SECONDS=120 SEED=1
+#   make bench         the figures, beside other clients; QUICK=1, ONLY=share,cpu, OUT=results.json
 #   make check         style and types only
 #   make format        put the style right
 #   make engines       build both process engines (once; the result is cached)
@@ -16,7 +17,7 @@ STAMP := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo down test test-consumers chaos check lint format system engines lock clean
+.PHONY: help venv demo down test test-consumers chaos bench check lint format system engines lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,11 @@ SEED ?= 1
 # Each round takes SECONDS and what it needs to heal, at most some five minutes more.
 chaos: venv system
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --tasks $(TASKS) --seconds $(SECONDS) --seed $(SEED)
+
+# Builds its peers with Go, Maven, npm and pip, into .cache/benchmarks; leave the machine alone while
+# it runs. QUICK=1 takes less than five minutes, all of it about half an hour.
+bench: venv system
+	$(BIN)/python -m tests.benchmarks run --plan $(if $(QUICK),quick,whole) --only '$(ONLY)' $(if $(OUT),--out '$(OUT)')
 
 check lint: venv
 	$(BIN)/ruff check

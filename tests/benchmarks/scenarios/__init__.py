@@ -1,0 +1,1 @@
+"""How each figure is measured: one module for each scenario."""
