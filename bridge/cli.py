@@ -126,7 +126,10 @@ def conform(
     ] = None,
     queue: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="QUEUE", help="The worker's queue [the topic's]."),
+        typer.Option(
+            metavar="QUEUE",
+            help="The worker's queue [the topic's]. One that runs really does the examples.",
+        ),
     ] = None,
     topic: Annotated[
         Optional[str],  # noqa: UP045
@@ -159,7 +162,9 @@ def conform(
     """Put a worker of yours through the contract; no engine is needed.
 
     With --cmd the kit starts the worker, kills it, stops it and cuts its connection; without, it
-    tries what it can on one that runs.  Use a RabbitMQ, or a virtual host, without a bridge.
+    tries what it can on one that runs, which really does the work of the examples: never use it on
+    one in production.  Use a RabbitMQ, or a virtual host, without a bridge.  A worker that has its
+    address from elsewhere gets it so: --cmd 'sh -c "exec env MY_URL=$AMQP_URL my-worker"'.
 
     The kit knows no rules of your worker: a file (TOML, or JSON for null), given with --examples,
     says which variables make it do what:
@@ -182,7 +187,8 @@ def conform(
           --cmd "python consumers/python/payment_worker.py" \\
           --examples consumers/python/payment_worker.toml
 
-    Exit code 0 where nothing failed, 1 where something did, 2 where the kit could not run.
+    Exit code 0 where nothing failed, 1 where something did, 2 where the kit could not run or no
+    case could be tried.
     """
     from bridge import conform as kit
 
@@ -206,7 +212,10 @@ def conform(
         _refuse(error.problems)
     except (kit.CannotRun, OSError) as error:
         _refuse((str(error),))
-    raise typer.Exit(kit.exit_code(verdicts))
+    code = kit.exit_code(verdicts)
+    if code == kit.EXIT_UNTRIED:
+        _refuse(("no case was tried, which says nothing; give what the reasons above name",))
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """From a locked task to the message that RabbitMQ carries.  Pure: no I/O, no clock.
 
-Properties, headers and body shapes are the contract with workers (README, "Task message").
+Properties, headers and body shapes are the contract with workers (consumers/README.md).
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class Removed:
 
 class Client:
     """To be used in one thread.  Every method raises BrokerUnavailable where the connection breaks
-    or RabbitMQ refuses what is asked; a refused look or binding is an answer.
+    or RabbitMQ refuses what is asked; a refused look or binding, and an exchange that cannot be
+    made or deleted, is an answer.
     """
 
     def __init__(self, options: BrokerOptions, name: str) -> None:
@@ -82,6 +83,27 @@ class Client:
         """Make a queue that goes with this connection, and that nobody else can read."""
         with _broker():
             self._open().queue_declare(queue, exclusive=True)
+
+    def make_exchange(self, name: str, kind: str) -> bool:
+        """Make a durable exchange where there is none; True where this call made it."""
+        with _broker():
+            try:
+                self._open().exchange_declare(name, passive=True)
+            except ChannelClosedByBroker as refused:
+                if refused.reply_code != 404:
+                    return False
+            else:
+                return False
+            try:
+                self._open().exchange_declare(name, kind, durable=True)
+            except ChannelClosedByBroker:
+                return False
+            return True
+
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange, but not one to which a queue is bound."""
+        with _broker(), suppress(ChannelClosedByBroker):
+            self._open().exchange_delete(name, if_unused=True)
 
     def bind(self, queue: str, exchange: str, key: str) -> bool:
         """Bind a queue to an exchange; False where RabbitMQ refuses or there is no exchange."""

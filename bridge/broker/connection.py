@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import pika
@@ -76,9 +77,9 @@ class ConnectionThread:
             self._rest(random.uniform(0.05, ceiling))  # noqa: S311 (jitter)
         self._role.lost("stopped", True)
 
-    def wake(self) -> None:
-        """Have `role.work` called soon on the connection's thread, `role.lost` where there is no
-        connection; cheap when already due.
+    def wake(self, within: float = 0.0) -> None:
+        """Have `role.work` called `within` so many seconds on the connection's thread, `role.lost`
+        where there is no connection; cheap when already due, though it may be due later.
         """
         with self._lock:
             if self._connection is None:
@@ -87,7 +88,8 @@ class ConnectionThread:
             if self._woken:
                 return
             self._woken = True
-            self._connection.ioloop.add_callback_threadsafe(self._work)
+            loop, work = self._connection.ioloop, self._work
+            loop.add_callback_threadsafe(partial(loop.call_later, within, work) if within else work)
 
     def stop(self) -> None:
         """Have the connection closed; `run` returns soon after."""
@@ -187,6 +189,8 @@ class ConnectionThread:
         connection.ioloop.call_later(CLOSE_SECONDS, connection.ioloop.break_off)
         connection.ioloop.call_later(CLOSE_SECONDS + 1, connection.ioloop.stop)
         if connection.is_open:
+            if self._woken:
+                self._work()  # what was to be done within a moment
             connection.close()
         elif not connection.is_closing:
             connection.ioloop.break_off()  # pika fails on a close while it opens

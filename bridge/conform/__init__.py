@@ -3,12 +3,13 @@
 Begin at `runner`; `cases` has what is tried.
 """
 
-from bridge.conform.report import as_json, as_junit, as_text, exit_code, line
+from bridge.conform.report import EXIT_UNTRIED, as_json, as_junit, as_text, exit_code, line
 from bridge.conform.runner import run
 from bridge.conform.setup import Setup, Wanted, prepare
 from bridge.conform.verdict import CannotRun, Verdict
 
 __all__ = [
+    "EXIT_UNTRIED",
     "CannotRun",
     "Setup",
     "Verdict",

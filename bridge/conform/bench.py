@@ -20,6 +20,10 @@ from bridge.conform.tasks import Answer
 from bridge.conform.verdict import CannotRun, Failed, NotTried
 
 LONGER = "--timeout allows for more"
+ELSEWHERE = """\
+the worker consumes, but not over the address in AMQP_URL, where the kit can hold and cut its \
+connection; give it that address by the name that it reads: \
+--cmd 'sh -c "exec env MY_URL=$AMQP_URL ..."'"""
 _LOOK_SECONDS = 0.02
 # RabbitMQ has a message back a moment after its worker is gone, and says so to nobody.
 _SETTLED_SECONDS = 0.3
@@ -54,13 +58,13 @@ class Bench:
         self.last_stand: LastStand | None = None
 
     def __enter__(self) -> Self:
-        """Raises CannotRun where the queue is in use, or nobody consumes it."""
+        """Raises CannotRun where the queue is in use, or nobody consumes it by way of the relay."""
         self.queues.open()
-        if self.setup.command is not None:
-            self._relay = Relay(*self.setup.address, self.queues.is_answer).__enter__()
-            environ = self.setup.worker_environ(self._relay.port)
-            self._program = Program(self.setup.command, environ)
         try:
+            if self.setup.command is not None:
+                self._relay = Relay(*self.setup.address, self.queues.is_answer).__enter__()
+                environ = self.setup.worker_environ(self._relay.port)
+                self._program = Program(self.setup.command, environ)
             self.begin()
         except Failed as failed:
             self.__exit__(None, None, None)
@@ -130,6 +134,8 @@ class Bench:
             raise Failed(f"the worker did not stay: {self.epitaph()}")
         if not self.queues.consumers:
             raise Failed(f"the worker did not consume {self.setup.queue!r} within {limit:g} s")
+        if not self.relay.used:
+            raise CannotRun(ELSEWHERE)
 
     def end(self) -> None:
         """Have the worker gone, and nothing left of what it got."""

@@ -1,5 +1,5 @@
-"""The queue of the worker in trial, and the kit's own for answers.  Takes back what is the kit's,
-leaves alone what is anybody else's, and waits for nothing.
+"""The queue of the worker in trial, the kit's own for answers, and the bridge's exchanges.  Takes
+back what is the kit's, leaves alone what is anybody else's, and waits for nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ class Queues:
         self._name, self._topic = setup.queue, setup.topic
         self._reply_to = f"external-task-bridge.conform.{uuid.uuid4()}"
         self._results = (self._reply_to, f"{setup.prefix}.results", setup.topic.name)
+        self._dead = (self._reply_to, f"{setup.prefix}.dead", "")
         self._made = False
+        self._exchanges: list[str] = []
         self._others = 0
         self.tasks = Tasks(setup.topic, setup.queue, self._reply_to)
 
     def open(self) -> None:
-        """Have both queues.  Raises CannotRun where the worker's is in use."""
+        """Have both queues and the exchanges.  Raises CannotRun where the worker's is in use."""
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
         self._client.declare_own(self._reply_to)
         found = self._client.look(self._name)
         if found is None:
@@ -42,12 +51,21 @@ class Queues:
         elif found.consumers and self._setup.command is not None:
             used = f"queue {self._name!r} has other consumers"
             raise CannotRun(f"{used}; stop them, or use --queue alone")
+        for exchange in self._setup.exchanges:
+            if self._client.make_exchange(exchange.name, exchange.type or ""):
+                self._exchanges.append(exchange.name)
         # For workers that answer through the exchange, and for what is rejected.
         self._client.bind(*self._results)
-        self._client.bind(self._reply_to, f"{self._setup.prefix}.dead", "")
+        self._client.bind(*self._dead)
 
     def close(self) -> None:
-        """Delete the worker's queue where the kit made it, unless others found it meanwhile."""
+        """Delete the worker's queue and the exchanges where the kit made them, unless others found
+        them meanwhile.
+        """
+        self._client.unbind(*self._results)
+        self._client.unbind(*self._dead)
+        for exchange in self._exchanges:
+            self._client.delete_exchange(exchange)
         found = self._client.look(self._name)
         if found is None or not self._made:
             return

@@ -36,8 +36,9 @@ class _Link:
 class Relay:
     """Listens on a port of its own.  `is_answer` tells an answer's exchange and routing key.
 
-    `held` is set once an answer is being held back; it was to go to `last_exchange`.  `settled` and
-    `requeued` count what the worker told the broker of its messages since `forget`.
+    `used` once a connection was taken.  `held` is set once an answer is being held back; it was to
+    go to `last_exchange`.  `settled` and `requeued` count what the worker told the broker of its
+    messages since `forget`.
     """
 
     def __init__(self, host: str, port: int, is_answer: IsAnswer) -> None:
@@ -47,6 +48,7 @@ class Relay:
         self._links: set[_Link] = set()
         self._hold_answers = self._hold_deliveries = False
         self._listener: socket.socket
+        self.used = False
         self.held = threading.Event()
         self.last_exchange = ""
         self.settled = self.requeued = 0
@@ -122,6 +124,7 @@ class Relay:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._changed:
             self._links.add(link)
+            self.used = True
         to_broker = threading.Thread(target=self._to_broker, args=(link,), daemon=True)
         to_broker.start()
         threading.Thread(target=self._to_worker, args=(link, to_broker), daemon=True).start()

@@ -12,14 +12,17 @@ from bridge.conform.verdict import Mark, Verdict
 
 EXIT_PASSED = 0
 EXIT_FAILED = 1
+EXIT_UNTRIED = 2
 
 _COLORS: dict[Mark, str] = {"passed": "32", "failed": "31", "not tried": "33"}
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """0 where nothing failed, else 1."""
-    failed = any(verdict.mark == "failed" for verdict in verdicts)
-    return EXIT_FAILED if failed else EXIT_PASSED
+    """1 where something failed, 0 where something passed, 2 where nothing was tried."""
+    marks = {verdict.mark for verdict in verdicts}
+    if "failed" in marks:
+        return EXIT_FAILED
+    return EXIT_PASSED if "passed" in marks else EXIT_UNTRIED
 
 
 def line(verdict: Verdict, *, color: bool) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge.broker import BrokerOptions
+from bridge.broker import BrokerOptions, Exchange
 from bridge.conform.examples import Example, load_examples
 from bridge.conform.verdict import CannotRun
 from bridge.errors import SettingsError
-from bridge.plan import broker_options, topics
+from bridge.plan import broker_options, topics, topology
 from bridge.settings import Settings, load
 from bridge.topics import Topic
 
@@ -34,7 +34,8 @@ class Setup:
     """One worker and how to try it.  `command` None: it runs already.
 
     `timeout` (seconds) is how long one act of the worker may take, `start_timeout` how long it may
-    take until it consumes.  `environ` is what a started worker gets beside AMQP_URL.
+    take until it consumes.  `environ` is what a started worker gets beside AMQP_URL.  `exchanges`
+    are those of the bridge that a worker may count on.
     `quorum_results`: the bridge makes the result queue where there is none, as a quorum queue.
     """
 
@@ -42,6 +43,7 @@ class Setup:
     queue: str
     prefix: str
     broker: BrokerOptions
+    exchanges: tuple[Exchange, ...] = ()
     command: tuple[str, ...] | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     examples: Mapping[str, Example] = field(default_factory=dict)
@@ -110,6 +112,7 @@ def prepare(config: Path | None, wanted: Wanted, environ: Mapping[str, str]) -> 
         queue=wanted.queue or topic.queue,
         prefix=settings.broker.prefix,
         broker=broker,
+        exchanges=_exchanges(settings),
         command=command,
         environ=environ,
         examples={} if wanted.examples is None else load_examples(wanted.examples),
@@ -138,6 +141,14 @@ def _topic(
             "name the worker's queue with --queue"
         )
     return settings, topic
+
+
+def _exchanges(settings: Settings) -> tuple[Exchange, ...]:
+    """For answers, for what is rejected and for gone notices, as the bridge makes them."""
+    names = settings.broker.names
+    known = {names.results_exchange, names.dead_exchange, names.gone_exchange}
+    parts = (part for part in topology(settings) if isinstance(part, Exchange))
+    return tuple(part for part in parts if part.name in known)
 
 
 def _with_topic(environ: Mapping[str, str], name: str) -> dict[str, str]:

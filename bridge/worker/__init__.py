@@ -2,13 +2,16 @@
 
 Imports nothing of the service, which imports nothing of it: needs pika and pydantic only.
 
+    import os
+    from bridge.worker import BpmnError, Worker
+
     worker = Worker(os.environ["AMQP_URL"], prefetch=10)
 
     @worker.task("payment-processing")
-    def pay(amount: float, currency: str = "EUR") -> dict:
+    def pay(amount: float, currency: str | None = None) -> dict:
         if amount > 1000:
             raise BpmnError("PAYMENT_ERROR", "over 1000")
-        return {"paymentStatus": f"{amount} {currency}"}
+        return {"paymentStatus": f"{amount} {currency or 'EUR'}"}
 
     worker.run()
 """

@@ -20,9 +20,13 @@ Variables = Mapping[str, Any]
 
 
 class BpmnError(Exception):
-    """Raise it for a business error: the boundary event that catches `code` is taken."""
+    """Raise it for a business error: the boundary event that catches `code` is taken.  Raises
+    ValueError without a code, which the engine would refuse.
+    """
 
     def __init__(self, code: str, message: str = "", variables: Variables | None = None) -> None:
+        if as_json(code) in (None, ""):
+            raise ValueError("BpmnError needs a code: the one that a boundary event catches")
         super().__init__(message or code)
         self.code, self.variables = code, variables or {}
 
@@ -82,22 +86,34 @@ class _WrongVariables(Exception):
 
 class Handler:
     """A topic's function and what it takes.  Raises TypeError, or an error of pydantic's, for a
-    parameter that no variable could be given to.
+    parameter that no variable could be given to, and for a type that only a type checker knows.
     """
 
     def __init__(self, topic: str, queue: str, function: Callable[..., Any]) -> None:
         self.topic, self.queue, self.function = topic, queue, function
+        self._tasks: list[str] = []
+        try:
+            self._check: TypeAdapter[Any] = TypeAdapter(TypedDict("Variables", self._taken()))  # type: ignore[operator]
+            self._check.rebuild(raise_errors=True)
+        except NameError as error:
+            raise TypeError(
+                f"{topic}: type {error.name!r} is not known when the program runs: have it at the"
+                " top of the function's module, not under TYPE_CHECKING, and name it without quotes"
+            ) from error
+
+    def _taken(self) -> dict[str, Any]:
         taken: dict[str, Any] = {}
-        self._tasks = []
-        for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        for name, parameter in inspect.signature(self.function, eval_str=True).parameters.items():
             kind = Any if parameter.annotation is parameter.empty else parameter.annotation
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise TypeError(f"{topic}: parameter {name} has no name that a variable could have")
+                raise TypeError(
+                    f"{self.topic}: parameter {name} has no name that a variable could have"
+                )
             if name == "task" or kind is Task:
                 self._tasks.append(name)
             else:
                 taken[name] = kind if parameter.default is parameter.empty else NotRequired[kind]
-        self._check: TypeAdapter[Any] = TypeAdapter(TypedDict("Variables", taken))  # type: ignore[operator]
+        return taken
 
     def attempt(self, make_task: Callable[[], Task], finish: Callable[[Any], Any]) -> Outcome:
         """Call the function; whatever becomes of it is an outcome.  `finish` awaits a coroutine."""

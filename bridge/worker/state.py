@@ -1,13 +1,15 @@
-"""What a worker has in hand, and from where.  Belongs to the connection's thread; does nothing."""
+"""What a worker has in hand.  Belongs to the connection's thread; does nothing."""
 
 from __future__ import annotations
 
+import threading
 from time import monotonic
 from typing import Any
 
 from bridge.worker.functions import Handler
 
 REMEMBERED = 10_000
+AGAIN_SECONDS = 2.0
 
 
 class Job:
@@ -23,19 +25,26 @@ class Job:
         self.since, self.gone = monotonic(), False
 
 
-class Lane:
-    """A topic's channel: what RabbitMQ ends there, the other topics do not notice."""
+class Hand:
+    """All jobs in hand, by the key of their messages, whatever becomes of connections; once
+    `stopping` is set, which any thread may do, there is no room for another one.
+    """
 
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.channel: Any = None
-        self.consumer: str | None = None
-        self.try_at = 0.0
-        self.answer_at = 0.0  # later than now: its answers are refused
+    def __init__(self, prefetch: int) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.stopping = threading.Event()
+        self._prefetch = prefetch
 
-    def is_whole(self) -> bool:
-        known = self.channel.consumer_tags
-        return bool(self.channel.is_open and (self.consumer is None or self.consumer in known))
+    def of(self, handler: Handler) -> list[Job]:
+        return [job for job in self.jobs.values() if job.handler is handler]
+
+    def lose_deliveries(self, handler: Handler) -> None:
+        """What was delivered by the handler's channel comes again."""
+        for job in self.of(handler):
+            job.consumer, job.tags = None, []
+
+    def room(self, handler: Handler) -> int:
+        return 0 if self.stopping.is_set() else self._prefetch - len(self.of(handler))
 
 
 def remember(known: dict[str, Any], key: str, value: Any) -> None:

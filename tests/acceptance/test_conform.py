@@ -13,17 +13,18 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import psutil
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
 from bridge import conform
 from bridge.broker import BrokerOptions
 from bridge.broker.client import Client
-from bridge.conform.bench import Bench
+from bridge.conform.bench import ELSEWHERE, Bench
 from bridge.conform.cases import CASES
 from deploy.local import choice
 from tests.support.amqp import Amqp, Message, Reply, Worker
@@ -104,7 +105,26 @@ TOLD = {
     "acks-first": "acknowledged before its answer was out. Consume with manual acknowledgement",
     "drops-failures": "no answer within 10 s (--timeout allows for more)",
 }
+# Judging it the kit would accuse it of what it cannot know; it tells how to start it instead.
+UNJUDGED = "ignores-amqp-url"
+EXCHANGES = ("bridge.results", "bridge.dead", "bridge.gone")
+# The sample, as the user that `external-task-bridge permissions` makes has to start it.
+FENCED = """
+import runpy, sys
+from functools import partial
+import bridge.worker
+bridge.worker.Worker = partial(bridge.worker.Worker, results_exchange="bridge.results")
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 Runs = dict[str, "Future[list[conform.Verdict]]"]
+
+
+def exists(amqp: Amqp, exchange: str) -> bool:
+    try:
+        amqp.channel.exchange_declare(exchange, passive=True)
+    except ChannelClosedByBroker:
+        return False
+    return True
 
 
 def one_run(
@@ -125,6 +145,7 @@ def one_run(
         verdicts = conform.run(setup, lambda _: None)
         with Amqp(url) as amqp:
             assert amqp.count(topic) is None, "the kit left its queue behind"
+            assert not any(exists(amqp, name) for name in EXCHANGES), "or an exchange"
     finally:
         node.delete_vhost(vhost)
     return verdicts
@@ -147,6 +168,8 @@ def runs(broker_node: choice.Broker) -> Iterator[Runs]:
         for name, (topic, _) in SAMPLES.items():
             command = f"{PYTHON / name}.py"
             started[name] = pool.submit(one_run, broker_node, command, topic, name)
+        command = shlex.join(["-c", FENCED, str(PYTHON / "helper_worker.py")])
+        started["fenced"] = pool.submit(one_run, broker_node, command, PAYMENT, "payment_worker")
         yield started
 
 
@@ -166,7 +189,14 @@ def test_the_samples_pass(sample: str, runs: Runs) -> None:
     assert [verdict.case for verdict in verdicts] == NAMES
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_that_answers_through_the_exchange_passes(runs: Runs) -> None:
+    """A virtual host without a bridge has no such exchange: the kit has to bring it."""
+    verdicts = runs["fenced"].result()
+
+    assert [verdict.case for verdict in verdicts if verdict.mark == "passed"] == NAMES, verdicts
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != UNJUDGED])
 def test_a_fault_is_charged_to_its_case_and_to_no_other(fault: str, runs: Runs) -> None:
     """A kit that lets a bad worker pass is worse than none, and one that accuses the wrong thing
     sends its user looking there.
@@ -184,6 +214,21 @@ def test_a_fault_is_charged_to_its_case_and_to_no_other(fault: str, runs: Runs) 
 def test_every_case_can_fail() -> None:
     """A case that no fault makes fail proves nothing."""
     assert set().union(*GUILTY.values()) == set(NAMES)
+
+
+def test_a_worker_that_connects_elsewhere_is_told_how_to_be_started(amqp_url: str) -> None:
+    """Past the relay it would fail half of the cases, whatever it does; as told it passes."""
+    worker = f"{sys.executable} {BAD} {UNJUDGED}"
+    environ = {"PATH": "/usr/bin:/bin", "BROKER_URL": amqp_url}
+    wanted = conform.Wanted(worker, topic=PAYMENT, amqp_url=amqp_url, cases=("kill", "stop"))
+    cure = ELSEWHERE.partition("--cmd ")[2].replace("MY_URL", "BROKER_URL").replace("...", worker)
+    [as_typed] = shlex.split(cure)
+
+    with pytest.raises(conform.CannotRun, match="by the name that it reads"):
+        conform.run(conform.prepare(None, wanted, environ), lambda _: None)
+    cured = conform.prepare(None, replace(wanted, command=as_typed), environ)
+
+    assert marked(conform.run(cured, lambda _: None), "passed") == {"kill", "stop"}
 
 
 def test_a_script_that_keeps_the_stop_signal_to_itself_is_found_out(amqp_url: str) -> None:
@@ -249,6 +294,23 @@ def test_what_others_sent_stays_even_if_it_comes_back_late(hoarder: Hoarder) -> 
     hoarder.bench.__exit__(None, None, None)
 
     assert eventually(lambda: hoarder.amqp.count(PAYMENT)) == 1
+
+
+def test_exchanges_of_others_stay(amqp_url: str) -> None:
+    """One that was there first is a bridge's; one that got a binding meanwhile is by now."""
+    command = f"{sys.executable} {BAD} none"
+    wanted = conform.Wanted(command, topic=PAYMENT, amqp_url=amqp_url)
+    setup = conform.prepare(None, wanted, {"PATH": ""})
+    direct = BrokerOptions(urls=(amqp_url,))
+    with Amqp(amqp_url) as amqp:
+        amqp.channel.exchange_declare("bridge.gone", "topic", durable=True)
+
+        with Client(direct, "test") as client, Bench(setup, client):
+            assert all(exists(amqp, name) for name in EXCHANGES)
+            amqp.channel.queue_declare("a.results", durable=True)
+            amqp.channel.queue_bind("a.results", "bridge.results", "a")
+
+        assert [exists(amqp, name) for name in EXCHANGES] == [True, False, True]
 
 
 # -- a worker that runs already --------------------------------------------------------------------
@@ -323,6 +385,23 @@ def test_a_running_worker_that_requeues_for_ever_is_found_out(running: Running) 
     assert "again and again" in verdicts[0].detail
 
 
+def test_what_a_queue_that_was_there_rejects_is_heard(amqp_url: str) -> None:
+    """Its policy sends it to the bridge's exchange, where a bridge would take it for a failure."""
+    command = [sys.executable, str(BAD), "rejects"]
+    with Amqp(amqp_url) as amqp:
+        dead = {"x-dead-letter-exchange": "bridge.dead"}
+        amqp.channel.queue_declare(PAYMENT, durable=True, arguments=dead)
+    setup = Running(amqp_url, PAYMENT).wanted("failure")
+
+    with subprocess.Popen(command, env={"AMQP_URL": amqp_url}) as worker:
+        try:
+            verdicts = conform.run(setup, lambda _: None)
+        finally:
+            worker.kill()
+
+    assert marked(verdicts, "passed") == {"failure"}, verdicts
+
+
 # -- when there is nothing to judge ----------------------------------------------------------------
 
 
@@ -391,6 +470,17 @@ def test_the_command_speaks_json(amqp_url: str) -> None:
     report = json.loads(done.stdout)
     assert report["passed"] == 1
     assert [case["case"] for case in report["cases"]] == ["correlation-id"]
+
+
+def test_a_run_that_tried_nothing_is_exit_code_2(amqp_url: str) -> None:
+    """Green in CI, it would be taken for a worker that passed."""
+    arguments = ["--topic", PAYMENT, "--cmd", f"{sys.executable} {BAD} none"]
+
+    done = kit(*arguments, "--case", "success", url=amqp_url)
+
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == "1 not tried"
+    assert done.stderr.startswith("no case was tried")
 
 
 def test_a_worker_that_does_not_stay_is_exit_code_2_with_its_last_words(amqp_url: str) -> None:

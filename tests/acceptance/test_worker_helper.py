@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -20,10 +19,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.worker import BpmnError, Retry, Task, Worker, consuming
+from bridge.worker import BpmnError, Retry, Task, Worker, answering, lane
 from deploy.local import choice
-from deploy.local.rabbitmq import BrokerNode
-from tests.support.amqp import Amqp, Message, Reply
+from deploy.local.programs import PartError
+from deploy.local.rabbitmq import BrokerNode, start_rabbitmq
+from tests.acceptance.test_broker_faults import sync
+from tests.conftest import missing
+from tests.support.amqp import Amqp, Message
 from tests.support.broker_faults import patience
 from tests.support.engine import EngineRest
 from tests.support.hasty_bridge import HASTY
@@ -276,7 +278,7 @@ def test_answers_wait_for_the_results_exchange(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bridge that declares it may start last; the log says what is missing, once."""
-    monkeypatch.setattr(consuming, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(answering, "AGAIN_SECONDS", 0.1)
     worker, work = Worker(desk.url, results_exchange="results"), Work()
     worker.task("t")(work)
     work.release()
@@ -490,6 +492,106 @@ def test_a_message_held_longer_than_rabbitmq_allows_costs_the_other_topics_nothi
     assert work.begun == ["a"]
 
 
+def test_a_message_that_is_taken_back_while_its_answer_goes_out_is_not_worked_again(
+    desk: Desk, broker_node: choice.Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of its channel arrives before the confirm: nothing can be acknowledged there any
+    more.  The topic alone begins again, and the copy gets the same answer.
+    """
+    worker, work = Worker(proxy.url), Work()
+    worker.task("slow")(work)
+    # A quorum queue has its message back when the client has answered the channel's end, this one
+    # at once.
+    desk.amqp.channel.queue_declare("slow", durable=True, arguments={"x-queue-type": "classic"})
+    with patience(cast(BrokerNode, broker_node), 2000), running(worker):
+        eventually(lambda: desk.amqp.consumers("slow") == 1, LIMIT)
+        desk.send("a", queue="slow")
+        eventually(lambda: work.begun == ["a"], LIMIT)
+        proxy.mute = True
+        eventually(lambda: desk.amqp.count("slow") == 1, LIMIT, what="RabbitMQ has taken it back")
+        work.release()
+        assert desk.answered(1) == ["a complete"]
+        proxy.mute = False
+        assert desk.answered(2) == ["a complete", "a complete"]
+        eventually(lambda: desk.amqp.count("slow") == 0, LIMIT)
+
+    assert work.begun == ["a"]
+    assert caplog.text.count("slow: no longer consuming") == 1
+    assert proxy.accepted == 1
+
+
+def test_a_queue_that_is_deleted_during_an_early_acknowledgement_is_its_topic_s_affair(
+    desk: Desk, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new consumer follows that acknowledgement, on a queue that is not there any more."""
+    worker, work, told = Worker(proxy.url), Work(), threading.Event()
+    desk.amqp.channel.queue_declare("u", durable=True, arguments=QUORUM)
+
+    @worker.task("t")
+    def long(name: str, task: Task) -> dict[str, Any]:
+        assert told.wait(LIMIT)
+        task.progress(for_=timedelta(hours=1))
+        return work(name)
+
+    worker.task("u")(lambda name: {"did": name})
+    desk.send("a")
+    with running(worker):
+        eventually(lambda: desk.amqp.consumers("u") == 1 and desk.ready() == 0, LIMIT)
+        proxy.mute = True
+        desk.amqp.channel.queue_delete("t")
+        told.set()
+        assert desk.answered(1) == ["a extendLock"]
+        proxy.mute = False
+        eventually(lambda: "t: no longer consuming" in caplog.text, LIMIT)
+        desk.send("b", queue="u")
+        work.release()
+        assert desk.answered(3) == ["a complete", "a extendLock", "b complete"]
+
+    assert proxy.accepted == 1
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[BrokerNode]:
+    """A node that the test may kill."""
+    try:
+        started = start_rabbitmq(base_dir=tmp_path)
+    except PartError as error:
+        missing(error)
+        raise
+    with started:
+        yield started
+
+
+def test_work_in_hand_outlives_a_crash_of_the_broker(
+    own_broker: BrokerNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed and started again, RabbitMQ delivers what was not acknowledged; what this process has
+    in hand it does not begin again, and what ends meanwhile is answered afterwards.
+    """
+    worker, work = Worker(own_broker.url), Work()
+    worker.task("t")(work)
+    desk = Desk(own_broker.url)
+    with desk.amqp:
+        desk.send("a")
+    sync(own_broker)
+
+    with running(worker):
+        eventually(lambda: work.begun == ["a"], LIMIT)
+        own_broker.kill()
+        eventually(lambda: "no connection to RabbitMQ" in caplog.text, LIMIT)
+        work.release()
+        eventually(lambda: work.open == 0, LIMIT)
+        own_broker.restart()
+        desk.amqp = Amqp(own_broker.url)
+        with desk.amqp:
+            eventually(partial(desk.was_answered, "a complete"), LIMIT)
+            eventually(lambda: desk.ready() == 0, LIMIT)
+            desk.send("b")
+            eventually(partial(desk.was_answered, "b complete"), LIMIT)
+
+    assert work.begun == ["a", "b"]
+
+
 # -- stop ------------------------------------------------------------------------------------------
 
 
@@ -539,7 +641,7 @@ def test_a_stop_sends_what_is_ready_although_it_was_refused_a_moment_ago(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The work is done: what is given back would be done twice."""
-    monkeypatch.setattr(consuming, "AGAIN_SECONDS", 1000)
+    monkeypatch.setattr(answering, "AGAIN_SECONDS", 1000)
     worker, work = Worker(desk.url, stop_grace=0.2), Work()
     worker.task("t")(work)
     work.release()
@@ -637,11 +739,21 @@ def test_a_task_that_is_published_again_after_its_notice_is_worked(desk: Desk) -
     assert work.begun == ["100", "101"]
 
 
+NO_NOTICES = "no notices of gone tasks of t: "
+
+
 @pytest.mark.parametrize("lacks", ["right", "exchange"])
 def test_without_notices_of_gone_tasks_the_work_goes_on(
-    desk: Desk, broker_node: choice.Broker, caplog: pytest.LogCaptureFixture, lacks: str
+    desk: Desk,
+    broker_node: choice.Broker,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: str,
 ) -> None:
-    """They are a courtesy: whoever may not declare a queue, or has no bridge, works as well."""
+    """They are a courtesy: whoever may not declare a queue, or has no bridge, works as well, and
+    the log says so once.
+    """
+    monkeypatch.setattr(lane, "AGAIN_SECONDS", 0.1)
     url, prefix, code = {
         "right": (limited_user(broker_node, desk.url, configure="^$"), "bridge", "ACCESS_REFUSED"),
         "exchange": (desk.url, "no-such-bridge", "NOT_FOUND"),
@@ -652,8 +764,32 @@ def test_without_notices_of_gone_tasks_the_work_goes_on(
 
     with running(worker):
         assert desk.answered(1) == ["a complete"]
+        throughout(lambda: caplog.text.count(NO_NOTICES) == 1, 2)
 
-    assert f"no notices of gone tasks of t: {code}" in caplog.text
+    assert f"{NO_NOTICES}{code}" in caplog.text
+
+
+def test_a_bridge_that_starts_after_its_workers_is_heard(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It declares the exchange of its notices; a worker may hold one connection for months."""
+    worker, begun = Worker(desk.url, prefix="late"), threading.Event()
+
+    @worker.task("t")
+    def long(task: Task) -> None:
+        begun.set()
+        eventually(task.is_gone, LIMIT)
+
+    def is_told() -> bool:
+        desk.amqp.send("late.gone", "t", b'{"taskId": "a"}')
+        return desk.was_answered("a complete")
+
+    with running(worker):
+        eventually(lambda: f"{NO_NOTICES}NOT_FOUND" in caplog.text, LIMIT)
+        desk.amqp.channel.exchange_declare("late.gone", "topic", durable=True)
+        desk.send("a")
+        assert begun.wait(LIMIT)
+        eventually(is_told, LIMIT)
 
 
 # -- the sample ------------------------------------------------------------------------------------
@@ -847,48 +983,23 @@ def taken_back(amqp: Amqp, queue: str) -> Callable[[], bool]:
     return closed
 
 
-def transcode_plainly(url: str, queue: str, begun: list[str]) -> None:
-    """One task with pika alone: no consumer while it works, or RabbitMQ would hand over another
-    message with the early acknowledgement, to wait here.
-    """
-    with Amqp(url) as amqp:
-        channel = amqp.channel
-        channel.confirm_delivery()
-        method, properties, body = eventually(
-            lambda: next(channel.consume(queue, inactivity_timeout=1)), LIMIT
-        )
-        channel.cancel()
-        message = Message(body, properties, method.redelivered)
-        begun.append(message.properties.message_id)
-        for percent in STEPS:
-            amqp.connection.sleep(STEP_SECONDS)
-            body = {"newDuration": 600_000, "variables": {"percent": percent}}
-            amqp.answer(message, Reply(body, "extendLock"))
-            if percent == STEPS[0]:
-                channel.basic_ack(method.delivery_tag)
-        amqp.answer(message, Reply({"transcoded": "film.webm"}))
-
-
 def test_work_longer_than_every_time_limit_completes_once(
     engine: EngineRest, broker_node: choice.Broker, amqp_url: str
 ) -> None:
-    """Longer than publish window, lease, deadline and consumer timeout, with the helper and with
-    plain pika: progress keeps the task its worker's, and the early acknowledgement the message.
+    """Longer than publish window, lease, deadline and consumer timeout: progress keeps the task its
+    worker's, and the early acknowledgement the message.
     """
     worker, begun = Worker(amqp_url, prefetch=1, consumer_timeout=10), list[str]()
-    plainly_begun = list[str]()
-    topics: dict[str, dict[str, Any]] = {"helped": {}, "plain": {}}
     film = {"video": {"value": "film", "type": "String"}}
     module = "tests.support.hasty_bridge"
 
     with (
         patience(cast(BrokerNode, broker_node), 10_000),  # any broker that can be controlled
-        Stage(engine, amqp_url, topics, module=module, topic_defaults=HASTY) as stage,
+        Stage(engine, amqp_url, {"film": {}}, module=module, topic_defaults=HASTY) as stage,
         Amqp(amqp_url) as impatient,
-        ThreadPoolExecutor() as pool,
     ):
 
-        @worker.task(stage.names["helped"])
+        @worker.task(stage.names["film"])
         async def transcode(video: str, task: Task) -> dict[str, str]:
             begun.append(video)
             for percent in STEPS:
@@ -900,15 +1011,11 @@ def test_work_longer_than_every_time_limit_completes_once(
         stage.amqp.send("", "held", b"")
         lost_patience = taken_back(impatient, "held")
         with running(worker):
-            cases = [stage.begin(name, film) for name in topics]
-            plain = pool.submit(transcode_plainly, amqp_url, cases[1].topic, plainly_begun)
-            for case in cases:
-                eventually(partial(engine.ended_at, case.instance), 90)
-            plain.result(LIMIT)
+            case = stage.begin("film", film)
+            eventually(partial(engine.ended_at, case.instance), 90)
 
         assert lost_patience(), "the consumer timeout was not on"
-        assert (len(begun), len(plainly_begun)) == (1, 1)
-        for case, name in zip(cases, topics, strict=True):
-            assert case.variables()["transcoded"]["value"] == "film.webm"
-            assert stage.count(name, "confirmed") == 1
-            assert not stage.amqp.count(case.topic)
+        assert len(begun) == 1
+        assert case.variables()["transcoded"]["value"] == "film.webm"
+        assert stage.count("film", "confirmed") == 1
+        assert not stage.amqp.count(case.topic)

@@ -1,4 +1,6 @@
-"""An RPC server in the shape of RabbitMQ's sixth tutorial: a number in, a bare number out."""
+"""An RPC server in the shape of RabbitMQ's sixth tutorial, but for a durable queue, since RabbitMQ
+4.3 takes no other that several may use: a number in, a bare number out.
+"""
 
 import os
 

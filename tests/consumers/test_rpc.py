@@ -1,4 +1,4 @@
-"""A plain RPC server, unchanged, does the work of external tasks.
+"""A plain RPC server, which knows nothing of the bridge, does the work of external tasks.
 
 The consumer that never answers at all is in tests/acceptance/test_outcomes.py (`reply = "none"`).
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Literal
 
 import pytest
 
+from bridge.broker.properties import properties_of
+from bridge.messages import Publication, TaskBody
+from bridge.task_message import TRACE_VARIABLE
 from deploy.local.programs import PartError
 from tests.conftest import missing
-from tests.consumers.matrix import Cells, note, table
+from tests.consumers import test_samples
+from tests.consumers.matrix import LAST, Cells, note, table
 from tests.consumers.samples import SAMPLES, Sample
 from tests.consumers.stacks import CONSUMERS
 
@@ -94,6 +99,47 @@ def test_the_matrix_has_every_worker_and_the_worst_of_a_case() -> None:
         "success          FAILED   ok       skipped",
         "conformance kit  -        ok       -",
     ]
+
+
+def test_the_page_shows_the_matrix_as_it_is_printed() -> None:
+    """A case or a sample that is renamed or dropped leaves no row behind that nothing runs."""
+    [shown] = re.findall(r"```\n( .*?)```", README, re.DOTALL)
+
+    assert shown.splitlines() == table(known_cells())
+
+
+def known_cells() -> Cells:
+    """What the tests say for the matrix, read from them, all of it `ok`."""
+    names = list[str]()
+    for name, test in vars(test_samples).items():
+        if name.startswith("test_"):
+            cases = "case" in inspect.signature(test).parameters
+            names += test_samples.PAID if cases else [name[len("test_") :].replace("_", " ")]
+    cells: Cells = {case: {sample.name: "ok" for sample in SAMPLES} for case in [*names, LAST]}
+    for source in Path(__file__).parent.glob("test_*.py"):
+        said = re.findall(r'record_property\("matrix", "(.+?)/(.+?)"\)', source.read_text())
+        for worker, case in said:
+            cells[case][worker] = "ok"
+    return cells
+
+
+def test_the_page_names_all_that_a_task_message_has() -> None:
+    """A worker developer reads no other page: what is not here is not used."""
+    _, _, below = README.partition("## Properties of a task message")
+    section, _, _ = below.partition("\n## ")
+    full = Publication(
+        lane="", exchange="", routing_key="", body=b"", headers={"any": 1}, message_id="m",
+        correlation_id="c", reply_to="r", type="t", timestamp=1, expiration_ms=1, priority=1,
+        app_id="a",
+    )  # fmt: skip
+    carried = {name for name, value in vars(properties_of(full, 1)).items() if value is not None}
+    carried -= {"headers", "cluster_id"}  # described one by one; the publisher's own
+    fields = {str(field.alias) for field in TaskBody.model_fields.values()}
+
+    missed = {name for name in carried | fields | {TRACE_VARIABLE} if f"`{name}`" not in section}
+
+    assert len(carried) > 10
+    assert not missed
 
 
 def report(said: str, outcome: Outcome) -> pytest.TestReport:

@@ -3,6 +3,7 @@
 For the tests of the conformance kit: each fault is one that real workers have.  Some have none, for
 the contract allows it: `none`; `rejects`, which rejects what it cannot do; `crowd`, which has two
 consumers with the prefetch of Spring; `waits`, which repeats an answer until a queue takes it.
+`ignores-amqp-url` is an existing application, which reads its address elsewhere: BROKER_URL.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ FAULTS = (
     "drops-failures",
     "no-business-error",
     "gibberish",
+    "ignores-amqp-url",
 )
+ADDRESS = "BROKER_URL" if FAULT == "ignores-amqp-url" else "AMQP_URL"
 seen: set[str] = set()
 
 
@@ -136,7 +139,7 @@ def handle(channel: Any, delivery: Any, task: Any, body: bytes) -> None:
 
 
 def consume(stopping: list[bool]) -> None:
-    with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
+    with pika.BlockingConnection(pika.URLParameters(os.environ[ADDRESS])) as connection:
         channel = connection.channel()
         if FAULT != "unconfirmed":
             channel.confirm_delivery()
@@ -166,7 +169,7 @@ def main() -> None:
         if FAULT == "hangs-without-connection":
             time.sleep(600)
         if FAULT == "deaf-after-cut":
-            with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
+            with pika.BlockingConnection(pika.URLParameters(os.environ[ADDRESS])) as connection:
                 connection.channel().basic_consume(QUEUE, lambda *_: None)
                 connection.sleep(600)
         if FAULT != "ends-in-silence":

@@ -128,6 +128,16 @@ def test_the_settings_say_how_the_topic_is_sent_and_read(tmp_path: Path) -> None
     assert setup.topic.replies.result_variable == "r"
 
 
+def test_the_exchanges_are_the_bridges_own(tmp_path: Path) -> None:
+    """The kit brings them where no bridge was; one that comes later must find what it makes."""
+    config = written(tmp_path, '[broker]\nprefix = "b2"\n[topics.pay]\n', "bridge.toml")
+
+    found = prepare(config, Wanted(topic="pay"), {}).exchanges
+
+    kinds = {exchange.name: exchange.type for exchange in found}
+    assert kinds == {"b2.results": "topic", "b2.gone": "topic", "b2.dead": "fanout"}
+
+
 def test_a_queue_leads_to_the_topic_that_it_serves(tmp_path: Path) -> None:
     """Whoever knows the queue of a worker need not know what the bridge calls its topic."""
     text = '[topics.pay]\nqueue = "payments"\nbody = "variables"\n[topics.other]\n'
@@ -404,6 +414,7 @@ def test_the_exit_code_follows_the_failures() -> None:
     """What was not tried is no failure; CI goes by this alone."""
     assert exit_code(VERDICTS) == 1
     assert exit_code([VERDICTS[0], VERDICTS[2]]) == 0
+    assert exit_code([VERDICTS[2]]) == 2, "nothing was tried"
 
 
 def test_each_case_that_did_not_pass_gets_its_sentence() -> None:
@@ -459,6 +470,14 @@ def test_the_help_leads_to_the_examples() -> None:
     shipped = re.findall(r"--examples (consumers/\S+)", told)
     assert shipped
     assert all(load_examples(ROOT / path) for path in shipped)
+
+
+def test_the_help_warns_of_work_that_is_really_done() -> None:
+    """Tried on a worker in production, the examples would charge somebody's card."""
+    told = " ".join(CliRunner().invoke(app, ["conform", "--help"]).output.split())
+
+    assert "really does the examples" in told
+    assert "never use it on one in production" in told
 
 
 def test_a_junit_file_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> None:

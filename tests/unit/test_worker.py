@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import os
+import re
+import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +23,15 @@ from pydantic import BaseModel, Field
 import bridge.worker
 from bridge.worker import BpmnError, Outcome, Retry, Task, Worker
 from bridge.worker.functions import variables_of
+
+SAMPLES = Path(__file__).parents[2] / "consumers" / "python"
+
+
+class Code(Enum):
+    """Of a business error; the second one is no code."""
+
+    DECLINED = "DECLINED"
+    NONE = ""
 
 
 class Order(BaseModel):
@@ -203,6 +216,22 @@ def test_a_bpmn_error_carries_code_message_and_variables() -> None:
     assert call(pay) == Outcome("bpmnError", body)
 
 
+@pytest.mark.parametrize("code", ["", None, Code.NONE])
+def test_a_bpmn_error_without_a_code_is_a_mistake_in_the_program(code: Any) -> None:
+    """The engine refuses it as an answer; raised in the function it is a failure that shows the
+    line.
+    """
+
+    def pay() -> None:
+        raise BpmnError(code, "no funds")
+
+    outcome = call(pay)
+
+    assert outcome.outcome == "failure"
+    assert outcome.body["errorMessage"].startswith("ValueError: BpmnError needs a code")
+    assert "in pay" in outcome.body["errorDetails"]
+
+
 @pytest.mark.parametrize("after", [1.5, timedelta(seconds=1.5)])
 def test_retry_names_the_pause(after: float | timedelta) -> None:
     """In the engine's milliseconds; how many attempts are left is the bridge's affair."""
@@ -236,9 +265,6 @@ def test_an_exit_in_an_async_function_ends_its_task_alone() -> None:
 
 def test_a_code_may_be_an_enum_and_a_pause_never_is_negative() -> None:
     """What the engine refuses would become an incident."""
-
-    class Code(Enum):
-        DECLINED = "DECLINED"
 
     def decline() -> None:
         raise BpmnError(Code.DECLINED, "no")  # type: ignore[arg-type]
@@ -345,6 +371,28 @@ def test_a_parameter_that_no_variable_can_be_given_to_is_refused(
         Worker().task("t")(function)
 
 
+@pytest.mark.parametrize("written", ["Invoice", "'Invoice'", "list['Invoice']"])
+def test_a_type_that_only_a_type_checker_knows_is_refused(written: str) -> None:
+    """When the program starts: variables are checked against it, none would ever pass."""
+    known: dict[str, Any] = {}
+    exec(f"def take(order: {written}) -> None: ...", known)
+
+    with pytest.raises(TypeError, match="t: type 'Invoice' is not known when the program runs"):
+        Worker().task("t")(known["take"])
+
+
+def test_a_call_of_an_unknown_topic_names_the_known_ones() -> None:
+    """Mostly a slip of the pen, in somebody's test."""
+    worker = Worker()
+    with pytest.raises(ValueError, match="'t' has no function; those that have one: none"):
+        worker.call("t")
+    for topic in ("pay", "ship"):
+        worker.task(topic)(lambda: None)
+
+    with pytest.raises(ValueError, match=r"'sihp' has no function; .*: 'pay', 'ship'"):
+        worker.call("sihp")
+
+
 def test_a_worker_of_no_tasks_at_once_is_refused() -> None:
     """For RabbitMQ a prefetch of 0 has no limit."""
     with pytest.raises(ValueError, match="prefetch"):
@@ -373,7 +421,7 @@ def test_the_helper_needs_pika_and_pydantic_and_nothing_of_the_service() -> None
     """A worker's image holds no bridge: who imports the helper imports no engine client."""
     allowed = {"pika", "pydantic", "pydantic_core", "typing_extensions", *sys.stdlib_module_names}
     files = list(Path(bridge.worker.__path__[0]).glob("*.py"))
-    assert len(files) == 5
+    assert len(files) == 7
 
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -382,6 +430,42 @@ def test_the_helper_needs_pika_and_pydantic_and_nothing_of_the_service() -> None
                 names = [node.module or ""]
             for name in names:
                 assert name.startswith("bridge.worker.") or name.split(".")[0] in allowed, name
+
+
+def test_the_example_of_the_package_takes_a_variable_that_is_null(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is copied first; a type without None would make every such task an incident."""
+    monkeypatch.setenv("AMQP_URL", "amqp://localhost")
+    monkeypatch.setattr(Worker, "run", lambda _: None)
+    known: dict[str, Any] = {}
+    prose, _, example = (bridge.worker.__doc__ or "").partition("\n\n    ")
+
+    exec(textwrap.dedent(f"    {example}"), known)
+
+    assert prose
+    outcome = known["worker"].call("payment-processing", amount=7, currency=None)
+    assert completed(outcome) == {"paymentStatus": "7.0 EUR"}
+
+
+def test_the_tests_on_the_helper_s_page_pass_as_printed(tmp_path: Path) -> None:
+    """What somebody copies to begin with."""
+    page = (SAMPLES / "helper.md").read_text(encoding="utf-8")
+    (printed,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "test_printed.py").write_text(printed, encoding="utf-8")
+    path = os.pathsep.join((str(SAMPLES), str(SAMPLES.parents[1])))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--rootdir", tmp_path, tmp_path],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{printed.count('def test_')} passed" in done.stdout
 
 
 def test_a_task_never_shows_its_variables() -> None:
