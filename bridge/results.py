@@ -1,7 +1,7 @@
 """From the message of a worker to the result it means.  Pure: no I/O, no clock.
 
 `read` raises ResultRefused and nothing else, whatever bytes and headers it is given.  The contract
-is in the README, "Result message"; a profile adapts the answers of stacks that have their own.
+is in consumers/README.md, "Outcomes"; a profile adapts the answers of stacks with their own.
 """
 
 from __future__ import annotations
