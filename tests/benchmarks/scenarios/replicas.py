@@ -15,6 +15,8 @@ from tests.benchmarks.results import Outcome
 from tests.benchmarks.stand_in import stand_in
 
 DELAY_MS = 30
+# What one replica works off well within `lease_after`: it would spend its calls on leases.
+IN_FLIGHT = 300
 
 
 def run(parts: Parts, plan: Plan) -> Outcome:
@@ -30,6 +32,7 @@ def run(parts: Parts, plan: Plan) -> Outcome:
 def slowed(parts: Parts, tasks: int, replicas: int) -> Drained:
     """So many replicas against a stand-in whose calls take their time."""
     with stand_in(parts.directory, delay_ms=DELAY_MS) as engine:
-        drained = drain(parts, engine, WholeBridge(replicas=replicas), Load(tasks))
+        bridge = WholeBridge(replicas=replicas, topic={"max_in_flight": IN_FLIGHT})
+        drained = drain(parts, engine, bridge, Load(tasks))
     print(f"  {replicas} replicas: {drained}", flush=True)
     return drained
