@@ -6,7 +6,6 @@ what it could not look at.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,7 @@ from bridge.broker.inspect import (
     Why,
     inspectors,
 )
-from bridge.check import celery, differences, rights
+from bridge.check import celery, differences, rights, versions
 from bridge.check.findings import Finding, ok, problem, warning
 from bridge.check.rights import ToDo
 from bridge.errors import BrokerUnavailable
@@ -124,7 +123,7 @@ def _management(
         cure = "start the management plugin, or correct the address"
         return None, [warning("broker", key, str(error), cure)]
     findings = [ok("broker", f"RabbitMQ {version}")]
-    if _numbers(version) < OLDEST:
+    if versions.numbers(version) < OLDEST:
         text = f"RabbitMQ {version} is older than 3.10 and has no at-least-once dead letters"
         findings.append(warning("broker", "broker.url", text, "use RabbitMQ 3.10 or later"))
     return management, findings
@@ -191,7 +190,9 @@ class _Look:
         found = self.management.queue(self.inspector.vhost, part.name)
         yield from differences.of_queue(part, found, key)
         if part.name == self.settings.broker.names.parked:
-            yield from differences.of_limit(part, found, _numbers(self.management.version()))
+            yield from differences.of_limit(
+                part, found, versions.numbers(self.management.version())
+            )
 
     def _size(self, part: Queue, key: str, size: QueueSize, takes_tasks: bool) -> Iterator[Finding]:
         has = f"{size.messages} messages, {size.consumers} consumers"
@@ -251,7 +252,3 @@ class _Look:
         patterns: Mapping[str, Any] = self.management.permissions(self.inspector.vhost)
         needs = rights.needed(self.settings, self.to_do)
         yield from rights.findings(needs, patterns, self.management.username)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

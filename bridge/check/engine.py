@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 from bridge import plan, tls
+from bridge.check import versions
 from bridge.check.advice import has_credentials
 from bridge.check.findings import Finding, ok, problem, warning
 from bridge.engine import EngineClock
@@ -127,9 +128,8 @@ def _product(engine: _Engine) -> str:
 
 
 def _old_version(version: str) -> Iterator[Finding]:
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     # Operaton and CIB seven count from 1 and have had it from the start.
-    if (7,) <= numbers < CREATE_TIME_SINCE:
+    if (7,) <= versions.numbers(version) < CREATE_TIME_SINCE:
         text = f"{version} does not tell when a task was created, so none is adopted after a crash"
         cure = "use 7.21 or later, or expect what is in flight to be published again"
         yield warning("engine", "engine.url", text, cure)

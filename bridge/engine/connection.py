@@ -37,6 +37,7 @@ from bridge.errors import EngineMisconfigured, EngineUnavailable
 CALL_ERRORS = (HTTPError, OSError)
 
 _CHUNK_BYTES = 64 * 1024
+_NO_HEADERS: Mapping[str, str] = {}
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -66,43 +67,23 @@ class Connection:
         self._options = options
         self._timeout = self._patience(0.0)
         headers = {"Accept": "application/json", **options.headers}
-        request = requests.Request("POST", options.url, headers).prepare()
+        request = requests.Request("GET", options.url, headers).prepare()
         self._headers = {name: str(value) for name, value in request.headers.items()}
-        self._headers.pop("Content-Length", None)
         self._path = request.path_url.rstrip("/")
         self._adapter = _Adapter(pool_maxsize=1)
         self._pool = self._adapter.pool(request, options)
 
     def send(self, method: str, path: str, body: Any = None, wait: float = 0.0) -> BaseHTTPResponse:
         """One call with a JSON body, or none; the engine may take `wait` seconds longer."""
-        headers = self._request_headers()
-        encoded = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            encoded = json.dumps(body, allow_nan=False, separators=(",", ":"))
-        return self._pool.urlopen(
-            method,
-            self._path + path,
-            encoded,
-            headers,
-            retries=False,
-            redirect=False,
-            assert_same_host=False,
-            timeout=self._patience(wait) if wait else self._timeout,
-        )
+        timeout = self._patience(wait) if wait else self._timeout
+        if body is None:
+            return self._ask(method, path, timeout)
+        encoded = json.dumps(body, allow_nan=False, separators=(",", ":"))
+        return self._ask(method, path, timeout, encoded, {"Content-Type": "application/json"})
 
     def download(self, path: str, limit: int) -> tuple[int, bytes]:
         """Status and content, which is not read further once it is more than `limit` bytes."""
-        response = self._pool.urlopen(
-            "GET",
-            self._path + path,
-            headers=self._request_headers(),
-            retries=False,
-            redirect=False,
-            assert_same_host=False,
-            timeout=self._timeout,
-            preload_content=False,
-        )
+        response = self._ask("GET", path, self._timeout, preload_content=False)
         try:
             content = b"".join(_up_to(limit, response.stream(_CHUNK_BYTES)))
         finally:
@@ -113,11 +94,29 @@ class Connection:
         """Close the connection, whatever its state."""
         self._adapter.close()
 
-    def _request_headers(self) -> dict[str, str]:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        timeout: Timeout,
+        body: str | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        *,
+        preload_content: bool = True,
+    ) -> BaseHTTPResponse:
         auth = self._options.auth
-        if auth is None:
-            return self._headers.copy()
-        return {**self._headers, "Authorization": auth()}
+        authorization = {} if auth is None else {"Authorization": auth()}
+        return self._pool.urlopen(
+            method,
+            self._path + path,
+            body,
+            {**self._headers, **authorization, **headers},
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            preload_content=preload_content,
+        )
 
     def _patience(self, wait: float) -> Timeout:
         options = self._options

@@ -67,9 +67,8 @@ class Answers:
                     self._outbox.rotate(-1)
                     continue
                 try:
-                    for _ in job.tags[1:]:  # of two copies in hand each one is answered
+                    for _ in range(max(1, len(job.tags))):  # each copy in hand is answered
                         self._publish(job, outcome)
-                    self._publish(job, outcome)
                 except REFUSED as error:
                     self._refused(lane, job, error)
                     continue

@@ -16,10 +16,9 @@ import pytest
 from tests.support.amqp import Message
 from tests.support.contract import Contract, asyncapi_problems
 from tests.support.engine import EngineRest, unique
-from tests.support.stage import Case, Stage, Variables
+from tests.support.stage import BOUND, EXCHANGE, Case, Stage, Variables, bind_exchange
 from tests.support.waiting import eventually
 
-EXCHANGE, BOUND = "orders", "all-orders"
 TENANT = unique("tenant")
 TOPICS: Mapping[str, Mapping[str, Any]] = {
     "task": {"priority": True, "include_extension_properties": True, "deadline": "1h"},
@@ -50,13 +49,6 @@ PROPERTIES = (
     "message_id correlation_id reply_to type content_type content_encoding delivery_mode "
     "timestamp expiration app_id priority"
 )
-
-
-def bind_exchange(stage: Stage) -> None:
-    channel = stage.amqp.channel
-    channel.exchange_declare(EXCHANGE, "topic", durable=True)
-    channel.queue_declare(BOUND, durable=True)
-    channel.queue_bind(BOUND, EXCHANGE, "#")
 
 
 @pytest.fixture(scope="module")

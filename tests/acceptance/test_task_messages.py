@@ -11,10 +11,9 @@ import pytest
 from tests.support.amqp import Amqp
 from tests.support.bridge import Bridge, settings
 from tests.support.engine import EngineRest, unique
-from tests.support.stage import Stage, Variables
+from tests.support.stage import BOUND, EXCHANGE, Stage, Variables, bind_exchange
 from tests.support.waiting import eventually
 
-EXCHANGE, BOUND = "orders", "all-orders"
 OWN_KEY = unique("process")
 TENANT = unique("tenant")
 TOPICS: Mapping[str, Mapping[str, Any]] = {
@@ -37,14 +36,6 @@ TOPICS: Mapping[str, Mapping[str, Any]] = {
     "without_tenant_id": {"without_tenant_id": True},
     "local_variables": {"local_variables": True},
 }
-
-
-def bind_exchange(stage: Stage) -> None:
-    """Somebody else's exchange and queue, as a topic with `exchange` finds them."""
-    channel = stage.amqp.channel
-    channel.exchange_declare(EXCHANGE, "topic", durable=True)
-    channel.queue_declare(BOUND, durable=True)
-    channel.queue_bind(BOUND, EXCHANGE, "#")
 
 
 @pytest.fixture(scope="module")

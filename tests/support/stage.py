@@ -13,6 +13,7 @@ from tests.support.engine import EngineRest, unique
 from tests.support.waiting import eventually
 
 Variables = Mapping[str, Mapping[str, Any]]
+EXCHANGE, BOUND = "orders", "all-orders"
 
 
 class Stage:
@@ -154,3 +155,11 @@ class Case:
         """Wait for the task's incident; its message."""
         found = eventually(lambda: self.stage.engine.incidents(self.key), what="an incident")
         return str(found[0]["incidentMessage"])
+
+
+def bind_exchange(stage: Stage) -> None:
+    """Somebody else's exchange and queue, as a topic with `exchange` finds them."""
+    channel = stage.amqp.channel
+    channel.exchange_declare(EXCHANGE, "topic", durable=True)
+    channel.queue_declare(BOUND, durable=True)
+    channel.queue_bind(BOUND, EXCHANGE, "#")
