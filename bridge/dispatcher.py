@@ -1,14 +1,15 @@
 """Engine -> RabbitMQ: fetch what there is room for and hand it over.
 
 Two loops.  The poller waits in one long poll for the first task of every topic that has room.
-What it brings is handed over, and the drainer fetches the rest of those topics, one short fetch for
-each in turn, so that a flood of one topic does not delay another's first task.
+What it brings is handed over; where it brought as many as it asked for, the drainer fetches the
+rest of those topics, one short fetch for each in turn, so that a flood of one topic does not delay
+another's first task.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +41,7 @@ BATCH = 200
 # A poll that leaves a topic out is a short one: the topic must come back under its cover soon.
 PARTIAL_POLL_SECONDS = 1.0
 DRAIN_PATIENCE_SECONDS = 0.05
+ANSWER_SECONDS = 0.002
 # A topic at its limit gets room one by one: fetch for it when a quarter is free, or this often.
 STARVED_SECONDS = 0.1
 COUNT_CONSUMERS_SECONDS = 2.0
@@ -113,11 +115,24 @@ class Dispatcher:
         wait = min(self._options.poll_timeout, min(windows) / 4)
         if len(covered) < len(self._topics):
             wait = min(wait, PARTIAL_POLL_SECONDS)
-        found = self._fetch(covered, min(BATCH, *map(self._room, covered)), wait)
+        wanted = min(BATCH, *map(self._room, covered))
+        found = self._fetch(covered, wanted, wait)
+        if len(found) < wanted:  # the engine had no more
+            self._await_answers({task.topic_name for task in found})
+            return
         with self._changed:
             for task in found:
                 self._draining.setdefault(task.topic_name, 0.0)
             self._changed.notify_all()
+
+    def _await_answers(self, topics: Collection[str]) -> None:
+        """Let RabbitMQ answer before the next poll: it must not cover a topic whose queue is gone,
+        or the tasks that it brings are locked in vain.
+        """
+        limit = monotonic() + DRAIN_PATIENCE_SECONDS
+        while any(map(self._publisher.unsettled, topics)) and monotonic() < limit:
+            if self._stopping.wait(ANSWER_SECONDS):
+                return
 
     # -- the drainer -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class FakePublisher:
         self.pending: list[Sent] = []
         self.backlog_bytes: dict[str, int] = {}
         self._unsettled = 0
+        self._unsettled_bytes: Counter[str] = Counter()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fake publisher", daemon=True)
         if threaded:
@@ -56,8 +58,8 @@ class FakePublisher:
         return self._unsettled
 
     def unsettled(self, lane: str) -> int:
-        """The bytes of a lane that the test claims to be without an outcome."""
-        return self.backlog_bytes.get(lane, 0)
+        """The bytes of a lane without an outcome, and what the test claims (`backlog_bytes`)."""
+        return self.backlog_bytes.get(lane, 0) + self._unsettled_bytes[lane]
 
     def publish(
         self,
@@ -69,6 +71,7 @@ class FakePublisher:
     ) -> None:
         """Take a message; see `decide`."""
         self._unsettled += 1
+        self._unsettled_bytes[publication.lane] += len(publication.body)
         item = Sent(publication, done, mandatory, publish_by)
         self._inbox.put(lambda: self._send(item))
 
@@ -126,5 +129,6 @@ class FakePublisher:
             self._settle(item, outcome, f"the test says {outcome.value}")
 
     def _settle(self, item: Sent, outcome: Outcome, detail: str) -> None:
-        self._unsettled -= 1
         item.done(outcome, detail)
+        self._unsettled -= 1
+        self._unsettled_bytes[item.publication.lane] -= len(item.publication.body)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
 
+from bridge import dispatcher
 from bridge.broker import Outcome
 from bridge.clock import monotonic
 from bridge.errors import BrokerUnavailable
@@ -40,6 +42,13 @@ def fetches(rooms: Rooms, topic: str = "a") -> list[Any]:
 def lapse(rooms: Rooms) -> None:
     """Let every lock lapse.  Only the engine's time jumps: a poll under way is no older for it."""
     rooms.engine.clock.advance(61)
+
+
+def paused(rooms: Rooms, topic: str = "a") -> None:
+    """Wait until a topic is left alone: no poll of before covers it any more."""
+    eventually(lambda: not rooms.circuits.is_closed(topic))
+    if len(rooms.topics) == 1:
+        eventually(lambda: rooms.engine.waiting_polls == 0)
 
 
 # The path of a task
@@ -112,6 +121,36 @@ def test_the_poll_asks_for_the_smallest_room(open_rooms: Open) -> None:
     eventually(lambda: rooms.engine.calls.of("fetchAndLock"))
 
     assert rooms.engine.calls.of("fetchAndLock")[0].body["maxTasks"] == 7
+
+
+def test_a_poll_that_found_all_there_was_is_not_followed_by_a_fetch(one: Rooms) -> None:
+    """At low load a task costs one call to fetch it, and no second one that finds nothing."""
+    started: list[str] = []
+    for _ in range(3):
+        started.append(one.instance())
+        eventually(lambda: published(one) == started)
+
+    assert all("asyncResponseTimeout" in call for call in fetches(one))
+
+
+def test_a_topic_is_polled_again_when_its_queue_has_answered(
+    one: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that covered a topic without a queue would lock tasks in vain."""
+    monkeypatch.setattr(dispatcher, "DRAIN_PATIENCE_SECONDS", 10.0)
+    polls: list[int] = []
+
+    def decide(_: Publication) -> Outcome:
+        time.sleep(0.1)
+        polls.append(one.engine.waiting_polls)
+        return Outcome.NACKED
+
+    one.publisher.decide = decide
+    one.instance()
+
+    paused(one)
+    assert polls == [0]
+    throughout(lambda: one.engine.waiting_polls == 0, 0.3)
 
 
 # Room
@@ -294,7 +333,7 @@ def test_a_refused_message_pauses_its_topic_and_has_its_queue_repaired(
     one.publisher.decide = lambda _: outcome
     task_id = one.instance()
 
-    eventually(lambda: not one.circuits.is_closed("a"))
+    paused(one)
     assert "the test says" in one.circuits.problems()["a"]
     assert task_id not in one.ledger
     one.publisher.decide = lambda _: Outcome.CONFIRMED
@@ -327,7 +366,7 @@ def test_a_paused_topic_is_not_fetched(one: Rooms) -> None:
     """Each fetch would lock tasks for a window in vain."""
     one.publisher.decide = lambda _: Outcome.NACKED
     one.instance()
-    eventually(lambda: not one.circuits.is_closed("a"))
+    paused(one)
     one.engine.calls.clear()
     one.publisher.sent.clear()
 
@@ -338,7 +377,7 @@ def test_a_topic_whose_queue_stays_unusable_is_tried_with_single_tasks(one: Room
     """Half open: one task, not a hundred, finds out."""
     one.publisher.decide = lambda _: Outcome.NACKED
     one.instance()
-    eventually(lambda: not one.circuits.is_closed("a"))
+    paused(one)
     for _ in range(30):
         one.instance()
     one.publisher.sent.clear()
@@ -353,7 +392,7 @@ def test_a_repaired_topic_without_tasks_is_probed_once_a_second(one: Rooms) -> N
     """Nothing can prove it; asking in a loop would only load the engine."""
     one.publisher.decide = lambda _: Outcome.NACKED
     one.instance()
-    eventually(lambda: not one.circuits.is_closed("a"))
+    paused(one)
     one.engine.calls.clear()
     one.advance(2)
     eventually(lambda: len(fetches(one)) == 1)
@@ -376,7 +415,7 @@ def test_a_queue_that_cannot_be_repaired_keeps_the_topic_paused(one: Rooms, brok
     one.repair = repair
     one.publisher.decide = lambda _: Outcome.RETURNED
     one.instance()
-    eventually(lambda: not one.circuits.is_closed("a"))
+    paused(one)
     one.publisher.sent.clear()
     one.advance(2)
 
@@ -558,7 +597,7 @@ def test_a_topic_whose_fetch_works_again_flows(one: Rooms) -> None:
     """An engine that stumbled once must not pause a topic for good."""
     stumble = Answer(500, {"type": "ProcessEngineException", "message": "x", "code": 0})
     one.engine.faults.add("fetchAndLock", when="before", action=stumble)
-    eventually(lambda: not one.circuits.is_closed("a"))
+    paused(one)
     one.advance(2)
 
     eventually(lambda: one.circuits.is_closed("a"), what="closed without a task to prove it")
