@@ -3,7 +3,8 @@
 #   make demo KEEP=1   the same, left running; `make down` ends it
 #   make test          style, types and every test (what .ci/run calls)
 #   make test-consumers  only the workers in other languages and stacks, with their table
-#   make chaos         rounds of random faults; ROUNDS=5 TASKS=1000 SECONDS=120 SEED=1
+#   make chaos         rounds of random faults; ROUNDS=5 TASKS=1000 SECONDS=120 SEED=1,
+#                      DEFAULTS=1 for the times that a bridge has without settings
 #   make bench         the figures, beside other clients; QUICK=1, ONLY=share,cpu, OUT=results.json
 #   make check         style and types only
 #   make format        put the style right
@@ -53,9 +54,10 @@ TASKS ?= 1000
 SECONDS ?= 120
 SEED ?= 1
 
-# Each round takes SECONDS and what it needs to heal, at most some five minutes more.
+# Each round takes SECONDS and what it needs to heal, at most some five minutes more; DEFAULTS=1, with
+# the settings that the benchmarks measure, twelve.
 chaos: venv system
-	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --tasks $(TASKS) --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --tasks $(TASKS) --seconds $(SECONDS) --seed $(SEED) $(if $(DEFAULTS),--default-times)
 
 # Builds its peers with Go, Maven, npm and pip, into .cache/benchmarks; leave the machine alone while
 # it runs. QUICK=1 takes less than five minutes, all of it about half an hour.

@@ -42,8 +42,8 @@ BATCH = 200
 PARTIAL_POLL_SECONDS = 1.0
 DRAIN_PATIENCE_SECONDS = 0.05
 ANSWER_SECONDS = 0.002
-# A topic at its limit gets room one by one: fetch for it when a quarter is free, or now and then, but
-# not so often that the engine, which sorts a flood anew for each fetch, has no time for others.
+# A topic at its limit gets room one by one: fetch for it when a quarter is free, or now and then,
+# but not so often that the engine, which sorts a flood anew for each, has no time for others.
 STARVED_SECONDS = (0.1, 1.0)
 STARVED_SHARE = 0.03
 COUNT_CONSUMERS_SECONDS = 2.0

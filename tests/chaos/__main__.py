@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.plan import KINDS, WITHOUT_PURGE, Options
+from tests.chaos.plan import DEFAULTS, KINDS, QUICK, WITHOUT_PURGE, Options
 from tests.chaos.report import table
 from tests.chaos.round import play
 from tests.support.crash_points import as_markdown
@@ -37,6 +37,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--no-purge", action="store_true", help="purge no queue: heals sooner")
+    parser.add_argument(
+        "--default-times",
+        action="store_true",
+        help="windows and leases of a bridge without settings; purges no queue, heals in minutes",
+    )
     chosen = parser.parse_args()
     if chosen.what == "points":
         say(as_markdown())
@@ -49,7 +54,8 @@ def main() -> int:
             seconds=chosen.seconds,
             seed=chosen.seed + number,
             replicas=chosen.replicas,
-            kinds=WITHOUT_PURGE if chosen.no_purge else KINDS,
+            times=DEFAULTS if chosen.default_times else QUICK,
+            kinds=WITHOUT_PURGE if chosen.no_purge or chosen.default_times else KINDS,
         )
         bad += not _round(options)
     say(f"{chosen.rounds} rounds, {bad} with violations")

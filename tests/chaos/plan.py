@@ -39,6 +39,9 @@ class Times:
 
 
 QUICK = Times(publish_window=13.0, lease_after=1.0, lease=130.0, deadline=60.0)
+# Those of a bridge without settings, which the benchmarks measure.  Nobody waits for this deadline:
+# nothing may be purged.
+DEFAULTS = Times(publish_window=60.0, lease_after=5.0, lease=600.0, deadline=86_400.0)
 WITHOUT_PURGE = tuple(kind for kind in KINDS if kind != "purge")
 
 
@@ -61,6 +64,11 @@ class Options:
         than the instances come, so that faults meet full queues.
         """
         return 1.2 * self.seconds * WORKERS / max(1, self.tasks)
+
+    @property
+    def heals_within(self) -> float:
+        """After how many seconds nothing that a fault locked is locked any more."""
+        return self.times.lease + (self.times.deadline if "purge" in self.kinds else 0.0)
 
     def starts_at(self, number: int) -> float:
         """When an instance is to be started: some at once, the others evenly over the first part

@@ -19,7 +19,7 @@ from tests.chaos.world import World, exit_code, usage
 from tests.support.engine import EngineRest
 from tests.support.loop import Loop
 
-# What healing may take beyond a deadline and a lease: retries, waits, queues that empty.
+# What healing may take beyond the last lock: retries, waits, queues that empty.
 HEAL_SECONDS = 90.0
 REST_SECONDS = 1.0
 
@@ -99,8 +99,7 @@ def _died(number: int, world: World) -> Struck | None:
 
 def _heal(world: World, starter: Starter, keys: tuple[str, ...], say: Say) -> bool:
     """Wait until every instance has ended or has an incident, and the queues are empty."""
-    times = world.options.times
-    limit = time.monotonic() + times.deadline + times.lease + HEAL_SECONDS
+    limit = time.monotonic() + world.options.heals_within + HEAL_SECONDS
     told = 0.0
     while time.monotonic() < limit:
         try:
