@@ -42,10 +42,8 @@ BATCH = 200
 PARTIAL_POLL_SECONDS = 1.0
 DRAIN_PATIENCE_SECONDS = 0.05
 ANSWER_SECONDS = 0.002
-# A topic at its limit gets room one by one: fetch for it when a quarter is free, or now and then,
-# but not so often that the engine, which sorts a flood anew for each, has no time for others.
-STARVED_SECONDS = (0.1, 1.0)
-STARVED_SHARE = 0.03
+# A topic at its limit gets room one by one: fetch for it when a quarter is free, or this often.
+STARVED_SECONDS = 0.1
 COUNT_CONSUMERS_SECONDS = 2.0
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 # An engine that is back after a short outage must not be left alone for much longer than it was.
@@ -91,7 +89,7 @@ class Dispatcher:
         self._consumed: dict[str, int] = {}
         self._count_at: dict[str, float] = {}
         self._changed = threading.Condition()
-        self._draining: dict[str, float] = {}  # topic -> when little room is worth a fetch again
+        self._draining: dict[str, float] = {}  # topic -> when it was last fetched
         self._problem: str | None = None
 
     @property
@@ -149,7 +147,7 @@ class Dispatcher:
             self._probe(topic)
         with self._changed:
             if not self._draining:
-                self._changed.wait(STARVED_SECONDS[0])
+                self._changed.wait(STARVED_SECONDS)
             draining = list(self._draining)
         busy = [self._drain_topic(topic) for topic in draining if not self._stopping.is_set()]
         if draining and not any(busy):
@@ -162,14 +160,11 @@ class Dispatcher:
             return False
         room, now = self._room(topic), monotonic()
         little = room < self._topics[topic].timing.capacity // 4
-        if room == 0 or (little and now < self._draining[topic]):
+        if room == 0 or (little and now - self._draining[topic] < STARVED_SECONDS):
             return False
         wanted = min(BATCH, room)
-        found = self._fetch([topic], wanted, 0.0)
-        took = monotonic() - now
-        at_least, at_most = STARVED_SECONDS
-        self._draining[topic] = now + min(max(took / STARVED_SHARE, at_least), at_most)
-        if len(found) < wanted:
+        self._draining[topic] = now
+        if len(self._fetch([topic], wanted, 0.0)) < wanted:
             self._drained(topic)
         return True
 

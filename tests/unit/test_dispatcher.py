@@ -186,35 +186,6 @@ def test_room_that_comes_back_is_used(open_rooms: Open) -> None:
     assert len(published(rooms)) == 6
 
 
-@pytest.mark.parametrize("slow", [False, True])
-def test_little_room_is_fetched_for_as_often_as_the_engine_can_bear(
-    open_rooms: Open, monkeypatch: pytest.MonkeyPatch, slow: bool
-) -> None:
-    """It sorts all that waits for each fetch: one at a time would be all that it does.
-
-    A quarter of the room is worth a fetch at any time.
-    """
-    monkeypatch.setattr(dispatcher, "STARVED_SECONDS", (0.1, 1000.0))
-    monkeypatch.setattr(dispatcher, "STARVED_SHARE", 1e-9 if slow else 1.0)
-    rooms = open_rooms(make_topic("a", timing=timing(capacity=12)))
-    for _ in range(30):
-        rooms.instance()
-    rooms.start(dispatcher=True)
-    eventually(lambda: len(published(rooms)) == 12)
-
-    rooms.ledger.settle(published(rooms)[0])
-    eventually(lambda: len(published(rooms)) == 13)
-
-    for done in published(rooms)[1:3]:
-        rooms.ledger.settle(done)
-    if slow:
-        throughout(lambda: len(published(rooms)) == 13, 0.4)
-    else:
-        eventually(lambda: len(published(rooms)) == 15)
-    rooms.ledger.settle(published(rooms)[3])
-    eventually(lambda: len(published(rooms)) == 16)
-
-
 def test_without_room_nothing_is_fetched(open_rooms: Open) -> None:
     """A fetch locks what it brings: there must be a place for it."""
     rooms = open_rooms(make_topic("a", timing=timing(capacity=1)))
