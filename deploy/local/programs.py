@@ -3,9 +3,12 @@
 Knows nothing about what the programs do, and ends none that it did not start.
 """
 
+import fcntl
+import os
 import random
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import NoReturn
 
 POLL_S = 0.05
 TAIL_LINES = 25
-_given_ports: set[int] = set()
+_given_ports: dict[int, int] = {}  # port -> the file that says so, locked while we live
 
 
 class PartError(RuntimeError):
@@ -97,16 +100,31 @@ def last_lines(text: str, lines: int = TAIL_LINES) -> str:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing uses, never given out twice by this process.
+    """A loopback TCP port that nothing uses, given out to nobody else while this process lives.
 
     Taken below the range from which the system picks ports for outgoing connections, so that no
     connection can take it before the program does.
     """
     for port in random.sample(range(20_000, 32_000), 200):
-        if port not in _given_ports and _can_listen(port):
-            _given_ports.add(port)
+        if port not in _given_ports and _reserve(port) and _can_listen(port):
             return port
     raise PartError("no free TCP port found on 127.0.0.1 between 20000 and 32000")
+
+
+def _reserve(port: int) -> bool:
+    """Say to other processes of this user, which look for ports too, that this one is taken: a
+    program may listen on it only seconds later, or be down for a while.
+    """
+    directory = Path(tempfile.gettempdir(), f"external-task-bridge-ports-{os.getuid()}")
+    directory.mkdir(exist_ok=True)
+    file = os.open(directory / str(port), os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    _given_ports[port] = file
+    return True
 
 
 def _can_listen(port: int) -> bool:

@@ -23,7 +23,13 @@ PROBE_LIMIT_S = 15
 INSTALL_LIMIT_S = 900
 AMQP_PORT = 5672
 # Java comes with the engine.  By program: the Debian package that has it.
-TOOLCHAINS = {"node": "nodejs", "npm": "npm", "go": "golang-go"}
+TOOLCHAINS = {
+    "node": "nodejs",
+    "npm": "npm",
+    "go": "golang-go",
+    "promtool": "prometheus",
+    "chromium": "chromium",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class System:
         return () if has_java and self.build_tools else ("default-jdk-headless", "maven")
 
     def lacks_toolchains(self) -> tuple[str, ...]:
-        """The Debian packages for workers in other languages, which only the tests need."""
+        """The Debian packages that only the tests need: other languages, Prometheus, a browser."""
         return tuple(TOOLCHAINS[name] for name in TOOLCHAINS if name not in self.toolchains)
 
 

@@ -1,8 +1,10 @@
 """The real parts of this machine: which way is chosen, and that what we start can be ended."""
 
 import importlib
+import random
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -106,14 +108,12 @@ def test_an_engine_that_is_built_needs_no_build_tools(java: int, expected: Choic
 @pytest.mark.parametrize(
     ("has", "packages"),
     [
-        (frozenset(), ("nodejs", "npm", "golang-go")),
-        (frozenset({"node", "npm"}), ("golang-go",)),
-        (frozenset({"node", "npm", "go"}), ()),
+        (frozenset(), ("nodejs", "npm", "golang-go", "prometheus", "chromium")),
+        (frozenset({"node", "npm", "promtool"}), ("golang-go", "chromium")),
+        (frozenset({"node", "npm", "go", "promtool", "chromium"}), ()),
     ],
 )
-def test_what_the_workers_in_other_languages_need_is_named(
-    has: frozenset[str], packages: tuple[str, ...]
-) -> None:
+def test_what_only_the_tests_need_is_named(has: frozenset[str], packages: tuple[str, ...]) -> None:
     """Their tests fail in continuous integration without it, so it is installed like the parts; no
     part waits for it.
     """
@@ -142,7 +142,8 @@ def test_a_toolchain_that_cannot_be_installed_keeps_no_part_out(
 
     assert system_module.main() == 1
 
-    assert asked == [("rabbitmq-server",), ("nodejs",), ("npm",), ("golang-go",)]
+    rest = [("nodejs",), ("npm",), ("golang-go",), ("prometheus",), ("chromium",)]
+    assert asked == [("rabbitmq-server",), *rest]
     assert "note: npm: unmet dependencies" in capsys.readouterr().out
 
 
@@ -255,6 +256,29 @@ def test_no_port_is_given_out_twice() -> None:
 
     assert len(set(ports)) == len(ports)
     assert not any(listens(port) for port in ports)
+
+
+def test_a_port_of_another_process_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test processes start nodes at the same moment: the second would not come up."""
+    program = (
+        "from deploy.local.programs import free_port\nprint(free_port(), flush=True)\ninput()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as other:
+        assert other.stdout is not None
+        taken = int(other.stdout.readline())
+        monkeypatch.setattr(random, "sample", lambda *_: [taken, taken])
+        with pytest.raises(PartError, match="no free TCP port"):
+            free_port()
+
+        other.communicate("\n", timeout=20)
+
+    assert free_port() == taken
 
 
 def test_the_end_of_a_log_is_short_and_never_empty() -> None:
