@@ -6,6 +6,7 @@
 #   make chaos         rounds of random faults; ROUNDS=5 TASKS=1000 SECONDS=120 SEED=1,
 #                      DEFAULTS=1 for the times that a bridge has without settings
 #   make bench         the figures, beside other clients; QUICK=1, ONLY=share,cpu, OUT=results.json
+#   make screenshots   the pictures of the live page, in deploy/screenshots
 #   make check         style and types only
 #   make format        put the style right
 #   make engines       build both process engines (once; the result is cached)
@@ -18,7 +19,7 @@ STAMP := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo down test test-consumers chaos bench check lint format system engines lock clean
+.PHONY: help venv demo down test test-consumers chaos bench screenshots check lint format system engines lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -63,6 +64,9 @@ chaos: venv system
 # it runs. QUICK=1 takes less than five minutes, all of it about half an hour.
 bench: venv system
 	$(BIN)/python -m tests.benchmarks run --plan $(if $(QUICK),quick,whole) --only '$(ONLY)' $(if $(OUT),--out '$(OUT)')
+
+screenshots: venv system
+	$(BIN)/python -m tests.support.screenshots
 
 check lint: venv
 	$(BIN)/ruff check

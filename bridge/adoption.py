@@ -6,7 +6,7 @@ A restart needs no special case: it is an empty memory and a sweep.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -21,7 +21,7 @@ from bridge.metrics import Metrics
 from bridge.protocol import ADOPT_BELOW_LEASES, PROOF_WINDOWS, RENEW_AT, adoptable
 from bridge.renewal_rate import RenewalRate
 from bridge.tokens import Token
-from bridge.topics import Topic
+from bridge.topics import Topic, Topics
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class Adoption:
         engine: EngineClient,
         ledger: Ledger,
         callers: Callers,
-        topics: Mapping[str, Topic],
+        topics: Topics,
         metrics: Metrics,
         rate: RenewalRate,
         complete_unanswered: Callable[[Topic, Token], None],
@@ -48,17 +48,21 @@ class Adoption:
         self._rate = rate
         self._complete_unanswered = complete_unanswered
         self._random = random.Random()  # noqa: S311 (jitter)
-        # Topics with the same times share a query: (publish window, lease) -> when to ask next.
-        timings = (topic.timing for topic in topics.values())
-        self._next = {(timing.publish_window, timing.lease): 0.0 for timing in timings}
+        self._next = self._times()
 
     def sweep(self) -> None:
         """Adopt what is due for it.  Raises EngineError where the engine does not say."""
+        self._next = {times: self._next.get(times, 0.0) for times in self._times()}
         for (window, lease), at in self._next.items():
             now = monotonic()
             if now >= at:
                 self._ask(PROOF_WINDOWS * window, ADOPT_BELOW_LEASES * lease)
                 self._next[window, lease] = now + lease / 10 * self._random.uniform(0.8, 1.2)
+
+    def _times(self) -> dict[tuple[float, float], float]:
+        """Topics with the same times share a query: (publish window, lease) -> when to ask next."""
+        timings = (topic.timing for topic in self._topics.values())
+        return {(timing.publish_window, timing.lease): 0.0 for timing in timings}
 
     def _ask(self, shortest: float, longest: float) -> None:
         engine_now = self._engine.now()
@@ -93,6 +97,7 @@ class Adoption:
             now=now,
         )
         self._metrics.count(topic.name, "adopted")
+        self._metrics.renewed(topic.name)
         self._rate.add(topic.name)
         log.info("task adopted", task_id=task.id, topic=topic.name)
         if not topic.answers:  # the lock proves that the message is out: nothing more is needed

@@ -59,7 +59,7 @@ class Attempts:
         self._engine = engine
         self._ledger = ledger
         self._metrics = metrics
-        self._policies: dict[tuple[str, str], RetryPolicy] = {}
+        self._policies: dict[tuple[str, str, RetryPolicy], RetryPolicy] = {}
         self._lock = threading.Lock()
 
     def fail(self, topic: Topic, token: Token, report: Report, event: Event = "failed") -> bool:
@@ -174,8 +174,9 @@ class Attempts:
         definition, activity = task.process_definition_id, task.activity_id
         if not topic.model_retries or definition is None or activity is None:
             return topic.retries
+        wanted = (definition, activity, topic.retries)
         with self._lock:
-            known = self._policies.get((definition, activity))
+            known = self._policies.get(wanted)
         if known is None:
             try:
                 known = policy_for(self._engine.process_xml(definition), activity, topic.retries)
@@ -185,5 +186,5 @@ class Attempts:
             with self._lock:
                 if len(self._policies) >= CACHED_POLICIES:
                     self._policies.clear()
-                self._policies[definition, activity] = known
+                self._policies[wanted] = known
         return known

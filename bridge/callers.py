@@ -39,7 +39,7 @@ class Callers:
     def __init__(self, size: int, groups: int = 1) -> None:
         self.size = size
         self._limit = size - size // 4  # the rest is for urgent jobs alone
-        self._group_limit = self._limit if groups == 1 else max(1, size * 5 // 8)
+        self.share(groups)
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
         self._idle = threading.Condition(lock)
@@ -59,6 +59,10 @@ class Callers:
     def __contains__(self, key: str) -> bool:
         """Whether the key has work that is not done."""
         return key in self._lanes
+
+    def share(self, groups: int) -> None:
+        """There are so many groups from now on."""
+        self._group_limit = self._limit if groups == 1 else max(1, self.size * 5 // 8)
 
     def submit(self, key: str, job: Job, *, group: str = "", urgent: bool = False) -> None:
         """Have the job run after everything submitted before for the key.  A job returns None when

@@ -30,6 +30,7 @@ class Circuit:
         self._lock = threading.Lock()
         self._pause = FIRST_PAUSE_SECONDS
         self._until = 0.0
+        self._untried = False  # nothing was refused yet, but nobody has looked either
         self.state = State.CLOSED
         self.reason: str | None = None
 
@@ -39,10 +40,19 @@ class Circuit:
             news = self.reason != reason
             self.reason = reason
             if self.state is not State.OPEN:
+                self._untried = self._untried and self.state is State.TRYING
                 self.state = State.OPEN
                 self._until = now + self._pause * self._jitter()
                 self._pause = min(MAX_PAUSE_SECONDS, self._pause * 2)
             return news
+
+    def look_first(self, now: float) -> None:
+        """Let nothing through before the queue has been looked at, which is to be done now; what
+        was known of it is out of date.
+        """
+        with self._lock:
+            self.state, self.reason, self._untried = State.OPEN, None, True
+            self._until, self._pause = now, FIRST_PAUSE_SECONDS
 
     def begin_try(self, now: float) -> bool:
         """True, once, when the pause is over: the caller looks at the queue and says so."""
@@ -52,11 +62,19 @@ class Circuit:
             self.state = State.TRYING
             return True
 
-    def half_open(self) -> None:
-        """The queue is there; whether it takes messages the next one shows."""
+    def half_open(self) -> bool:
+        """The queue is there; whether it takes messages the next one shows.  Where none was refused
+        yet, tasks flow at once; True if that ends what `trip` had told.
+        """
         with self._lock:
-            if self.state is State.TRYING:
+            if self.state is not State.TRYING:
+                return False
+            if not self._untried:
                 self.state = State.HALF_OPEN
+                return False
+            told = self.reason is not None
+            self.state, self.reason, self._pause = State.CLOSED, None, FIRST_PAUSE_SECONDS
+            return told
 
     def close(self, *, proven: bool = False) -> bool:
         """A message arrived: it works again if that was tried, since a message sent before the

@@ -5,7 +5,7 @@ pause, its queue is looked at, and then single tasks are tried until one arrives
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import structlog
@@ -21,15 +21,17 @@ PROBE_SECONDS = 1.0
 
 
 class Circuits:
-    """One circuit per topic.  `repair` looks at a topic's queue and declares what is missing; it
-    says whether all is there and runs as a chore, because it talks to the broker.
+    """One circuit per topic; those of `topics`, which may change, are looked after.  `repair` looks
+    at a topic's queue and declares what is missing; it says whether all is there and runs as a
+    chore, because it talks to the broker.
     """
 
     def __init__(
-        self, topics: Iterable[str], chores: Callers, repair: Callable[[str], bool]
+        self, topics: Collection[str], chores: Callers, repair: Callable[[str], bool]
     ) -> None:
-        jitter = partial(random.Random().uniform, 0.75, 1.25)  # noqa: S311 (jitter)
-        self._circuits = {topic: Circuit(jitter) for topic in topics}
+        self._jitter = partial(random.Random().uniform, 0.75, 1.25)  # noqa: S311 (jitter)
+        self._topics = topics
+        self._circuits: dict[str, Circuit] = {}
         self._probed: dict[str, float] = {}
         self._not_fetched: set[str] = set()
         self._chores = chores
@@ -37,19 +39,28 @@ class Circuits:
 
     def is_closed(self, topic: str) -> bool:
         """Whether the topic's tasks flow."""
-        return self._circuits[topic].state is State.CLOSED
+        return self._of(topic).state is State.CLOSED
+
+    def state(self, topic: str) -> State:
+        """What the topic's circuit lets through."""
+        return self._of(topic).state
 
     def problems(self) -> dict[str, str]:
         """The topics that are paused, with the reason."""
         return {
-            topic: circuit.reason or circuit.state.value
-            for topic, circuit in self._circuits.items()
-            if circuit.state in (State.OPEN, State.TRYING)
+            topic: circuit.reason
+            for topic in self._topics
+            if (circuit := self._of(topic)).state in (State.OPEN, State.TRYING) and circuit.reason
         }
+
+    def look_first(self, topic: str) -> None:
+        """The topic is new, or its settings are: have its queue looked at before its tasks flow."""
+        self._not_fetched.discard(topic)
+        self._of(topic).look_first(monotonic())
 
     def trip(self, topic: str, reason: str) -> None:
         """Leave the topic alone for a while, longer each time."""
-        if self._circuits[topic].trip(monotonic(), reason):
+        if self._of(topic).trip(monotonic(), reason):
             log.warning("topic paused", topic=topic, reason=reason)
 
     def fetch_refused(self, topic: str, reason: str) -> None:
@@ -65,14 +76,15 @@ class Circuits:
 
     def close(self, topic: str, *, proven: bool = False) -> None:
         """A message of the topic arrived; see `Circuit.close`."""
-        if self._circuits[topic].close(proven=proven):
+        if self._of(topic).close(proven=proven):
             log.info("topic flows again", topic=topic)
 
     def look(self) -> list[str]:
         """Have queues looked at whose pause is over; returns the topics to try with one task."""
         now = monotonic()
         probes = []
-        for topic, circuit in self._circuits.items():
+        for topic in self._topics:
+            circuit = self._of(topic)
             if circuit.begin_try(now):
                 self._chores.submit(f"circuit {topic}", partial(self._try, topic))
             elif circuit.state is State.HALF_OPEN and now >= self._probed.get(topic, 0.0):
@@ -81,13 +93,17 @@ class Circuits:
         return probes
 
     def _try(self, topic: str) -> None:
-        circuit = self._circuits[topic]
+        circuit = self._of(topic)
         try:
             usable = self._repair(topic)
         except BrokerUnavailable as error:
             self.trip(topic, str(error))
             return
-        if usable:
-            circuit.half_open()
-        else:
+        if not usable:
             self.trip(topic, circuit.reason or "its queue cannot be used")
+        elif circuit.half_open():
+            log.info("topic flows again", topic=topic)
+
+    def _of(self, topic: str) -> Circuit:
+        found = self._circuits.get(topic)
+        return found or self._circuits.setdefault(topic, Circuit(self._jitter))

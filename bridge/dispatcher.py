@@ -33,13 +33,14 @@ from bridge.errors import (
 from bridge.handover import Handover
 from bridge.ledger import Ledger
 from bridge.messages import LockedTask
-from bridge.topics import Topic
+from bridge.topics import Topic, Topics
 
 log = structlog.get_logger(__name__)
 
 BATCH = 200
 # A poll that leaves a topic out is a short one: the topic must come back under its cover soon.
 PARTIAL_POLL_SECONDS = 1.0
+NEWCOMER_SECONDS = 0.3
 DRAIN_PATIENCE_SECONDS = 0.05
 ANSWER_SECONDS = 0.002
 # A topic at its limit gets room one by one: fetch for it when a quarter is free, or this often.
@@ -71,7 +72,7 @@ class Dispatcher:
         handover: Handover,
         circuits: Circuits,
         chores: Callers,
-        topics: Mapping[str, Topic],
+        topics: Topics,
         options: FetchOptions,
         consumers: Callable[[str], int],
         stopping: threading.Event,
@@ -90,6 +91,8 @@ class Dispatcher:
         self._count_at: dict[str, float] = {}
         self._changed = threading.Condition()
         self._draining: dict[str, float] = {}  # topic -> when it was last fetched
+        self._polled = topics.served  # when the poll under way began
+        self._newcomers_at = 0.0
         self._problem: str | None = None
 
     @property
@@ -107,13 +110,14 @@ class Dispatcher:
     def _poll(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._draining, DRAIN_PATIENCE_SECONDS)
-            covered = [t for t in self._topics if t not in self._draining and self._room(t) > 0]
+            served = self._polled = self._topics.served
+            covered = [t for t in served if t not in self._draining and self._room(t) > 0]
             if not covered or self._stopping.is_set():
                 self._changed.wait(DRAIN_PATIENCE_SECONDS)
                 return
-        windows = (self._topics[topic].timing.publish_window for topic in covered)
+        windows = (served[topic].timing.publish_window for topic in covered)
         wait = min(self._options.poll_timeout, min(windows) / 4)
-        if len(covered) < len(self._topics):
+        if len(covered) < len(served):
             wait = min(wait, PARTIAL_POLL_SECONDS)
         wanted = min(BATCH, *map(self._room, covered))
         found = self._fetch(covered, wanted, wait)
@@ -148,10 +152,19 @@ class Dispatcher:
         with self._changed:
             if not self._draining:
                 self._changed.wait(STARVED_SECONDS)
+            self._add_newcomers()
             draining = list(self._draining)
         busy = [self._drain_topic(topic) for topic in draining if not self._stopping.is_set()]
         if draining and not any(busy):
             self._stopping.wait(DRAIN_PATIENCE_SECONDS / 2)
+
+    def _add_newcomers(self) -> None:
+        """Topics that were added since the poll under way began must not wait for its end."""
+        served, now = self._topics.served, monotonic()
+        if served is not self._polled and now >= self._newcomers_at:
+            self._newcomers_at = now + NEWCOMER_SECONDS
+            for topic in served.keys() - self._polled.keys():
+                self._draining.setdefault(topic, 0.0)
 
     def _drain_topic(self, topic: str) -> bool:
         """One short fetch, if there is enough room to make it worth a call; True if it was made."""
@@ -159,7 +172,7 @@ class Dispatcher:
             self._drained(topic)
             return False
         room, now = self._room(topic), monotonic()
-        little = room < self._topics[topic].timing.capacity // 4
+        little = room < self._topics.timings[topic].capacity // 4
         if room == 0 or (little and now - self._draining[topic] < STARVED_SECONDS):
             return False
         wanted = min(BATCH, room)
@@ -185,7 +198,8 @@ class Dispatcher:
     def _may_flow(self, topic: str) -> bool:
         if self._stopping.is_set() or not self._publisher.ready.is_set():
             return False
-        if self._topics[topic].wait_for_consumer and not self._consumed.get(topic):
+        settled = self._topics.get(topic)  # None: removed meanwhile
+        if settled is None or (settled.wait_for_consumer and not self._consumed.get(topic)):
             return False
         return self._circuits.is_closed(topic)
 
@@ -198,7 +212,7 @@ class Dispatcher:
     def _fetch(self, topics: Sequence[str], max_tasks: int, wait: float) -> list[LockedTask]:
         try:
             fetched = self._engine.fetch_and_lock(
-                [self._topics[topic].fetch for topic in topics],
+                [self._topics.known[topic].fetch for topic in topics],
                 max_tasks,
                 wait=wait,
                 use_priority=self._options.use_priority,

@@ -25,7 +25,7 @@ from bridge.messages import LockedTask
 from bridge.metrics import Event, Metrics
 from bridge.task_message import build
 from bridge.tokens import Token, TokenSigner
-from bridge.topics import Topic
+from bridge.topics import Topic, Topics
 from bridge.variables import plain
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ class Handover:
         callers: Callers,
         attempts: Attempts,
         signer: TokenSigner,
-        topics: Mapping[str, Topic],
+        topics: Topics,
         circuits: Circuits,
         metrics: Metrics,
         complete_unanswered: Callable[[Topic, Token], None],
@@ -71,12 +71,13 @@ class Handover:
 
     def take(self, task: LockedTask, began: float) -> None:
         """Answer for a task that a fetch, begun at monotonic time `began`, has locked."""
-        topic, expires = self._topics.get(task.topic_name), task.lock_expires
+        topic, expires = self._topics.known.get(task.topic_name), task.lock_expires
         if topic is None or expires is None:
             return  # not asked for: the lock lapses
         self._metrics.count(topic.name, "fetched")
         entry = self._ledger.admit(task.id, topic.name, task.retries, expires, began)
-        if self._stopping.is_set():
+        # Asked after admitting: what is removed meanwhile is seen in flight, or given back here.
+        if self._stopping.is_set() or topic.name not in self._topics:
             self._give_back(topic, entry)
         elif topic.file_inline_max and _files(task):
             send = partial(self._send_with_files, topic, task, entry)
@@ -137,7 +138,9 @@ class Handover:
             self._metrics.count(topic.name, _EVENTS[outcome])
         match outcome:
             case Outcome.CONFIRMED:
-                self._ledger.confirmed(entry, monotonic())
+                now = monotonic()
+                self._ledger.confirmed(entry, now)
+                self._metrics.took(topic.name, "confirm", now - entry.since)
                 self._circuits.close(topic.name)
                 if not topic.answers:
                     self._complete_unanswered(topic, Token(entry.task_id, entry.retries))

@@ -36,7 +36,8 @@ class Timing:
 class Entry:
     """One task that this replica answers for.
 
-    `confirmed`: a queue holds its message.  `expiries`: the lock expirations that count as set by
+    `confirmed`: a queue holds its message; `confirmed_at` is when we heard it, None if we did not
+    or took the task over.  `expiries`: the lock expirations that count as set by
     us.  `lock_ends`: the lock certainly runs until then.  `due`: when the lock keeper must look at
     it.  `deadline`: an answer is expected until then.
     """
@@ -52,10 +53,14 @@ class Entry:
     deadline: float
     confirmed: bool = False
     leased: bool = False
+    confirmed_at: float | None = None
 
 
 class Ledger:
-    """The tasks that this replica answers for.  Safe to use from every thread."""
+    """The tasks that this replica answers for.  Safe to use from every thread.
+
+    `timings` may change, and grow, while they are used.
+    """
 
     def __init__(self, timings: Mapping[str, Timing]) -> None:
         self._timings = timings
@@ -79,11 +84,11 @@ class Ledger:
 
     def room(self, topic: str) -> int:
         """How many more tasks of the topic may be fetched; never negative."""
-        return max(0, self._timings[topic].capacity - self._held[topic])
+        return max(0, self._timings[topic].capacity - self._held.get(topic, 0))
 
     def held(self, topic: str) -> int:
         """How many tasks of the topic are in flight here."""
-        return self._held[topic]
+        return self._held.get(topic, 0)
 
     def admit(
         self, task_id: str, topic: str, retries: int | None, expires: float, began: float
@@ -138,6 +143,9 @@ class Ledger:
             leased=True,
         )
         with self._lock:
+            before = self._entries.get(task_id)
+            if before is not None and before.retries == retries:
+                entry = replace(entry, confirmed_at=before.confirmed_at)
             self._put(entry)
         return entry
 
@@ -150,7 +158,9 @@ class Ledger:
                 return False
             due = BUSY if current.due == BUSY else now + timing.lease_after
             deadline = now + timing.deadline
-            self._put(replace(current, confirmed=True, due=due, deadline=deadline))
+            self._put(
+                replace(current, confirmed=True, due=due, deadline=deadline, confirmed_at=now)
+            )
             return True
 
     def settle(self, task_id: str) -> Entry | None:
@@ -246,6 +256,15 @@ class Ledger:
             if current is not None:
                 self._put(replace(current, due=due))
 
+    def entry(self, task_id: str) -> Entry | None:
+        """The task as it stands; None if it is not held."""
+        return self._entries.get(task_id)
+
+    def entries(self) -> list[Entry]:
+        """Everything that is in flight, as it stands."""
+        with self._lock:
+            return list(self._entries.values())
+
     def oldest(self, topic: str) -> float | None:
         """Since when the topic's oldest entry is in flight."""
         with self._lock:
@@ -264,7 +283,7 @@ class Ledger:
         if before is not None:
             self._held[before.topic] -= 1
         self._entries[entry.task_id] = entry
-        self._held[entry.topic] += 1
+        self._held[entry.topic] = self._held.get(entry.topic, 0) + 1
         known = before is not None and (before.due, before.serial) == (entry.due, entry.serial)
         if entry.due != BUSY and not known:
             heapq.heappush(self._due, (entry.due, entry.serial, entry.task_id))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -33,7 +33,7 @@ from bridge.metrics import Metrics
 from bridge.protocol import RENEW_AT, still_ours
 from bridge.renewal_rate import RenewalRate
 from bridge.tokens import Token
-from bridge.topics import Topic
+from bridge.topics import Topic, Topics
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class LockKeeper:
         ledger: Ledger,
         callers: Callers,
         attempts: Attempts,
-        topics: Mapping[str, Topic],
+        topics: Topics,
         metrics: Metrics,
         publishing: threading.Event,
         announce_gone: Callable[[str, str], None],
@@ -73,7 +73,7 @@ class LockKeeper:
         self._stopping = stopping
         self._random = random.Random()  # noqa: S311 (jitter)
         self._room_checks: dict[str, tuple[float, float]] = {}
-        self._rate = RenewalRate(topics, renew_warn)
+        self._rate = RenewalRate(topics.known, renew_warn)
         self._adoption = Adoption(
             engine=engine,
             ledger=ledger,
@@ -155,7 +155,7 @@ class LockKeeper:
         current = self._ledger.current(entry)
         if current is None:
             return
-        timing, now = self._topics[current.topic].timing, monotonic()
+        timing, now = self._topics.timings[current.topic], monotonic()
         if now - asked > timing.publish_window / 2:
             self._ledger.put_off(current, now)  # too old to act on: ask again
         elif now >= current.deadline + timing.lease:
@@ -186,6 +186,7 @@ class LockKeeper:
             due = began + duration * self._random.uniform(*RENEW_AT)
             self._renewed(entry, (window,), began + duration, due, leased=entry.confirmed)
             self._metrics.count(entry.topic, "leased" if entry.confirmed else "held")
+            self._metrics.renewed(entry.topic)
             self._rate.add(entry.topic)
 
     def _lock(self, task: ExternalTask, duration: float) -> LockWindow:
@@ -214,7 +215,7 @@ class LockKeeper:
                 self._announce_gone(entry.topic, entry.task_id)
 
     def _deadline_missed(self, entry: Entry) -> None:
-        topic, token = self._topics[entry.topic], Token(entry.task_id, entry.retries)
+        topic, token = self._topics.known[entry.topic], Token(entry.task_id, entry.retries)
         hours = topic.timing.deadline / 3600
         try:
             report = Report(f"no answer within the deadline of {hours:g} h")
@@ -237,13 +238,13 @@ class LockKeeper:
         """A topic without room may be full of tasks that peers have settled: ask at once, then
         with growing pauses while less than a tenth is freed.
         """
-        for topic in self._topics:
+        for topic, settled in self._topics.items():
             now = monotonic()
             at, pause = self._room_checks.get(topic, (0.0, 0.0))
             if self._ledger.room(topic) > 0 or now < at:
                 continue
             freed = self._check(self._ledger.idle(topic))
-            enough = freed * 10 >= self._topics[topic].timing.capacity
+            enough = freed * 10 >= settled.timing.capacity
             pause = 0.0 if enough else min(ROOM_CHECK_MAX_SECONDS, max(1.0, pause * 2))
             self._room_checks[topic] = (now + pause, pause)
 

@@ -19,6 +19,7 @@ from bridge import tls
 from bridge.errors import BridgeError
 
 LIMIT_SECONDS = 5.0
+_COUNTS = "?columns=name,messages_ready,messages_unacknowledged,consumers"
 
 
 class ManagementUnavailable(BridgeError):
@@ -52,6 +53,13 @@ class Management:
         """A queue as it was declared, its `effective_policy_definition` beside; {}: none."""
         return self._object("queues", vhost, name)
 
+    def queues(self, vhost: str) -> list[Mapping[str, Any]]:
+        """Every queue that the user may see: `name`, `messages_ready`, `messages_unacknowledged`
+        and `consumers`, seconds old; the counts of a queue that is quite new are not there yet.
+        """
+        found = self._get("queues", vhost, query=_COUNTS)
+        return [one for one in found or () if isinstance(one, dict)]
+
     def exchange(self, vhost: str, name: str) -> Mapping[str, Any]:
         """An exchange with its `type`; {}: none."""
         return self._object("exchanges", vhost, name)
@@ -73,9 +81,9 @@ class Management:
             raise ManagementUnavailable("what answers there is not RabbitMQ's management API")
         return answer
 
-    def _get(self, *path: str) -> Any:
+    def _get(self, *path: str, query: str = "") -> Any:
         """The answer's JSON; None for a 404 in the API's own words."""
-        status, body = self._call("/api/" + "/".join(quote(part, safe="") for part in path))
+        status, body = self._call("/api/" + "/".join(quote(part, safe="") for part in path) + query)
         if status in {401, 403}:
             raise ManagementDenied(f"{status}: the management API does not let this user ask")
         try:

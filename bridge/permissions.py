@@ -85,7 +85,7 @@ def users(settings: Settings, *, gone_notices: bool = False) -> list[User]:
 def as_text(settings: Settings, found: Iterable[User]) -> str:
     """Lines for a shell, with comments between them; none holds a password."""
     files: set[str] = set()
-    blocks = [_HEAD.format(vhost=repr(_vhost(settings.broker)))]
+    blocks = [_HEAD.format(vhost=repr(vhost(settings.broker)))]
     for user in found:
         comments = [f"# {comment}" for comment in _comments(settings, user)]
         blocks.append("\n".join([*comments, *_commands(settings, user, files), ""]))
@@ -94,8 +94,19 @@ def as_text(settings: Settings, found: Iterable[User]) -> str:
 
 def as_json(settings: Settings, found: Iterable[User]) -> str:
     """`{"vhost", "users": [{"name", "role", "topic", "configure", ..., "topic_permissions"}]}`."""
-    report = {"vhost": _vhost(settings.broker), "users": [asdict(user) for user in found]}
+    report = {"vhost": vhost(settings.broker), "users": [asdict(user) for user in found]}
     return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def password_files(found: Iterable[User]) -> dict[str, str]:
+    """By user the file that holds the password in the lines of `as_text`."""
+    taken: set[str] = set()
+    return {user.name: _password_file(user.name, taken) for user in found}
+
+
+def vhost(broker: BrokerSettings) -> str:
+    """As pika reads it: no path at all, or nothing behind the slash, is the virtual host `/`."""
+    return unquote(urlsplit(broker.amqp_urls()[0]).path[1:]) or "/"
 
 
 def pattern(names: Iterable[str]) -> str:
@@ -193,11 +204,6 @@ def _bridge_name(broker: BrokerSettings) -> str:
     return broker.prefix if user == "guest" else user
 
 
-def _vhost(broker: BrokerSettings) -> str:
-    """As pika reads it: no path at all, or nothing behind the slash, is the virtual host `/`."""
-    return unquote(urlsplit(broker.amqp_urls()[0]).path[1:]) or "/"
-
-
 # -- how it is said --------------------------------------------------------------------------------
 
 
@@ -231,12 +237,12 @@ def _on_answers(topic: TopicSettings, exchange: str) -> Iterator[str]:
 
 def _commands(settings: Settings, user: User, files: set[str]) -> Iterator[str]:
     file = _password_file(user.name, files)
-    vhost = ("-p", _vhost(settings.broker))
+    at_vhost = ("-p", vhost(settings.broker))
     yield f"test -s {file} || (umask 077; openssl rand -base64 24 > {file})"
     yield f"{_ctl('add_user', user.name)} < {file}"
-    yield _ctl("set_permissions", *vhost, user.name, user.configure, user.write, user.read)
+    yield _ctl("set_permissions", *at_vhost, user.name, user.configure, user.write, user.read)
     for at in user.topic_permissions:
-        yield _ctl("set_topic_permissions", *vhost, user.name, at.exchange, at.write, at.read)
+        yield _ctl("set_topic_permissions", *at_vhost, user.name, at.exchange, at.write, at.read)
 
 
 def _ctl(*arguments: str) -> str:

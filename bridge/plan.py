@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from bridge.broker import BrokerOptions, Exchange, Queue
 from bridge.dispatcher import FetchOptions
-from bridge.engine.auth import Auth, Basic, BasicFile, Bearer, BearerFile
+from bridge.engine import oauth2
+from bridge.engine.auth import Auth, Basic, BasicFile, Bearer, BearerFile, SecretFile
 from bridge.engine.connection import HttpOptions
 from bridge.ledger import Timing
 from bridge.protocol import RetryPolicy
@@ -30,8 +33,24 @@ _FILTERS = {
 }
 
 
+SIGN_IN_SECONDS = 10.0
+
+
 def http_options(engine: EngineSettings) -> HttpOptions:
     """How to reach the engine."""
+    cert, key = engine.client_cert_file, engine.client_key_file
+    options = HttpOptions(
+        url=engine.url,
+        ca_file=engine.ca_file,
+        client_cert=(cert, key) if cert is not None and key is not None else cert,
+        connect_timeout=engine.connect_timeout.total_seconds(),
+        read_timeout=engine.read_timeout.total_seconds(),
+    )
+    headers = {name: value.get_secret_value() for name, value in engine.headers.items()}
+    return replace(options, auth=_auth(engine, options), headers=headers)
+
+
+def _auth(engine: EngineSettings, options: HttpOptions) -> Auth | None:
     auth: Auth | None = None
     if engine.username is not None and engine.password_file is not None:
         auth = BasicFile(engine.username, engine.password_file)
@@ -41,16 +60,33 @@ def http_options(engine: EngineSettings) -> HttpOptions:
         auth = BearerFile(engine.token_file)
     elif engine.token is not None:
         auth = Bearer(engine.token.get_secret_value())
-    cert, key = engine.client_cert_file, engine.client_key_file
-    return HttpOptions(
-        url=engine.url,
-        auth=auth,
-        headers={name: value.get_secret_value() for name, value in engine.headers.items()},
-        ca_file=engine.ca_file,
-        client_cert=(cert, key) if cert is not None and key is not None else cert,
-        connect_timeout=engine.connect_timeout.total_seconds(),
-        read_timeout=engine.read_timeout.total_seconds(),
+    elif engine.oauth2_token_url is not None:
+        auth = _client_credentials(engine, engine.oauth2_token_url, options)
+    return auth
+
+
+def _client_credentials(engine: EngineSettings, url: str, options: HttpOptions) -> Auth:
+    """The engine's certificates and patience also serve its authorization server, within limits:
+    somebody waits for the token in order to make a call.
+    """
+    root, path = oauth2.endpoint_of(url)
+    secret, file = engine.oauth2_client_secret, engine.oauth2_client_secret_file
+    file_key, key = "oauth2_client_secret_file", "oauth2_client_secret"
+    client = oauth2.Client(
+        endpoint=replace(
+            options, url=root, read_timeout=min(options.read_timeout, SIGN_IN_SECONDS)
+        ),
+        path=path,
+        client_id=engine.oauth2_client_id or "",
+        secret=SecretFile(file, file_key).line
+        if file is not None
+        else lambda: secret.get_secret_value() if secret is not None else "",
+        secret_key=key if file is None else file_key,
+        in_body=engine.oauth2_client_auth == "post",
+        scope=engine.oauth2_scope,
+        audience=engine.oauth2_audience,
     )
+    return oauth2.ClientCredentials(partial(oauth2.sign_in, client))
 
 
 def fetch_options(engine: EngineSettings, stop_grace: timedelta) -> FetchOptions:

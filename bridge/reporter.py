@@ -8,7 +8,7 @@ What came over a channel that is gone is dropped: RabbitMQ delivers it again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,15 +29,15 @@ from bridge.errors import (
     TaskGone,
     TaskSuspended,
 )
-from bridge.ledger import Ledger
-from bridge.messages import Delivery
+from bridge.ledger import Entry, Ledger
+from bridge.messages import Delivery, ExtendLock
 from bridge.metrics import Metrics
 from bridge.outcomes import Outcomes
 from bridge.patience import Patience
 from bridge.results import read
 from bridge.sidings import Sidings
 from bridge.tokens import Token, TokenSigner, claimed_task
-from bridge.topics import Topic
+from bridge.topics import Topic, Topics
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,7 @@ class Reporter:
         ack: Callable[[Delivery], None],
         holds: Callable[[Delivery], bool],
         signer: TokenSigner,
-        topics: Mapping[str, Topic],
+        topics: Topics,
         metrics: Metrics,
         dead_letters: str,
     ) -> None:
@@ -91,7 +91,6 @@ class Reporter:
         self._holds = holds
         self._signer = signer
         self._topics = topics
-        self._by_result_queue = {topic.result_queue: topic for topic in topics.values()}
         self._metrics = metrics
         self._dead_letters = dead_letters
         self.closing = threading.Event()
@@ -104,7 +103,7 @@ class Reporter:
         )
 
     def _group(self, delivery: Delivery) -> str:
-        topic = self._by_result_queue.get(delivery.queue)
+        topic = self._topics.by_result_queue.get(delivery.queue)
         return topic.name if topic else delivery.queue
 
     # -- on a caller's thread --------------------------------------------------------------------
@@ -119,14 +118,14 @@ class Reporter:
         case.began = monotonic()
         try:
             letter = self._letter(delivery)
-            topic = letter.topic if letter else self._by_result_queue[delivery.queue]
+            topic = letter.topic if letter else self._topics.by_result_queue[delivery.queue]
             token = self._signer.verify(delivery.correlation_id, topic.name)
             if not self._engine.gate.passes(case.began):
                 return self._wait_for_engine(case, topic)
             if letter:
                 self._outcomes.bury(letter, token)
             else:
-                self._outcomes.apply(topic, token, read(delivery, topic.replies))
+                self._apply(case, topic, token)
         except ResultRefused as refused:
             return self._refuse(case, topic, token, refused)
         except EngineError as error:
@@ -136,10 +135,19 @@ class Reporter:
         self._ack(delivery)
         return None
 
+    def _apply(self, case: _Case, topic: Topic, token: Token) -> None:
+        result, received = read(case.delivery, topic.replies), case.patience.received
+        entry = self._ledger.entry(token.task_id)  # as it was before it is settled
+        self._outcomes.apply(topic, token, result)
+        self._metrics.took(topic.name, "engine", monotonic() - received)
+        worked = None if isinstance(result, ExtendLock) else _worked(entry, token, received)
+        if worked is not None:
+            self._metrics.took(topic.name, "reply", worked)
+
     def _letter(self, delivery: Delivery) -> DeadLetter | None:
         if delivery.queue != self._dead_letters:
             return None
-        return read_dead_letter(delivery, self._topics)
+        return read_dead_letter(delivery, self._topics.known)
 
     def _lost(self, delivery: Delivery) -> bool:
         """Whether its channel is gone.  Then it comes again, and so it is let go of here: each
@@ -260,7 +268,7 @@ class Reporter:
         delivery = case.delivery
         marks = {}
         if delivery.queue == self._dead_letters:
-            marks = note(read_dead_letter(delivery, self._topics))
+            marks = note(read_dead_letter(delivery, self._topics.known))
         self._sidings.wait(delivery, lambda: self._ack(delivery), marks)
 
 
@@ -268,6 +276,17 @@ def _refused(reason: str, error: EngineError) -> ResultRefused:
     """The engine's refusal; its status and the type of its exception are all that is logged."""
     text = str(error)
     return ResultRefused(reason, text, log_detail=text.partition(":")[0])
+
+
+def _worked(entry: Entry | None, token: Token, received: float) -> float | None:
+    """Seconds from the confirm to the reply; None where this replica did not publish the attempt.
+    A reply may beat its confirm.
+    """
+    if entry is None or entry.retries != token.retries:
+        return None
+    if not entry.confirmed:
+        return 0.0
+    return None if entry.confirmed_at is None else received - entry.confirmed_at
 
 
 def _key(delivery: Delivery) -> str:

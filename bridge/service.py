@@ -10,6 +10,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Literal
 
 import structlog
 
@@ -17,9 +19,11 @@ from bridge import __version__, plan
 from bridge.attempts import Attempts
 from bridge.broker import ConnectionThread, Consumer, Publisher, Topology
 from bridge.callers import Callers
+from bridge.changeover import Changeover
 from bridge.circuits import Circuits
 from bridge.clock import monotonic
 from bridge.dispatcher import Dispatcher
+from bridge.display import Display
 from bridge.engine import EngineClient
 from bridge.errors import BrokerUnavailable, SettingsError
 from bridge.gone_notices import GoneNotices
@@ -31,9 +35,10 @@ from bridge.metrics import Metrics
 from bridge.outcomes import Outcomes
 from bridge.reporter import Reporter
 from bridge.settings import Settings, read_token_keys
+from bridge.settings.model import Address
 from bridge.sidings import Sidings
-from bridge.status import StatusServer
 from bridge.tokens import TokenSigner
+from bridge.topics import Topics
 from bridge.unanswered import Unanswered
 
 log = structlog.get_logger(__name__)
@@ -47,28 +52,37 @@ RESULTS_IN_HAND = 4  # of the largest size, for each result queue
 
 
 class Service:
-    """One replica.  `run` returns the exit code."""
+    """One replica.  `run` returns the exit code; `read` gives the settings anew, for a reload."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
         self._grace = settings.stop_grace.total_seconds()
         self._stopping = threading.Event()  # no more fetching
         self._ended = threading.Event()  # a stop was asked for, or a loop died
+        # What `run` is to do next: an event that it waits for could not be set in a signal handler,
+        # which may interrupt the wait while it holds the event's lock.
+        self._asked: SimpleQueue[Literal["reload", "end"]] = SimpleQueue()
         self._died: str | None = None
         self._threads: list[threading.Thread] = []
         self._loops: list[tuple[str, Callable[[], None]]] = []
-        self._build(settings)
+        self._build(settings, read)
 
     def run(self) -> int:
-        """Run until SIGTERM, SIGINT or the death of a loop; 0 after a graceful stop, else 1."""
+        """Run until SIGTERM, SIGINT or the death of a loop; 0 after a graceful stop, else 1.
+        SIGHUP has the settings read again.
+        """
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        if self._status is not None:
-            self._status.start()
+        signal.signal(signal.SIGHUP, lambda *_: self._asked.put("reload"))
+        if self._display is not None:
+            self._display.start()
+            for name, loop in self._display.loops:
+                self._start(name, loop, awaited=False)
         for name, loop in self._loops:
             self._start(name, loop)
-        port = None if self._status is None else self._status.port
+        port = None if self._display is None else self._display.port
         log.info("bridge started", version=__version__, topics=len(self._topics), status_port=port)
-        self._ended.wait()
+        while self._asked.get() == "reload":
+            self._changeover.reload()
         if self._died is not None:
             log.error("bridge stops, a part died", part=self._died)
             return EXIT_DIED
@@ -76,8 +90,8 @@ class Service:
 
     # -- build -----------------------------------------------------------------------------------
 
-    def _build(self, settings: Settings) -> None:
-        self._topics = plan.topics(settings)
+    def _build(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        self._topics = Topics(plan.topics(settings).values())
         self._names = settings.broker.names
         self._metrics = metrics = Metrics()
         options = plan.broker_options(settings.broker)
@@ -91,14 +105,18 @@ class Service:
         parts = plan.topology(settings)
         self._topology = Topology(options, settings.broker.declare, parts)
         self._engine = engine = EngineClient(
-            plan.http_options(settings.engine), settings.worker_id, stopping=self._ended
+            plan.http_options(settings.engine),
+            settings.worker_id,
+            stopping=self._ended,
+            called=metrics.called,
         )
-        self._ledger = ledger = Ledger({name: t.timing for name, t in self._topics.items()})
+        self._ledger = ledger = Ledger(self._topics.timings)
         self._callers = callers = Callers(settings.engine.callers, groups=len(self._topics))
         self._chores = chores = Callers(1)  # looks at queues: apart, since a broker may hang
         attempts = Attempts(engine, ledger, metrics)
         outcomes = Outcomes(engine, attempts, ledger, metrics)
-        signer = TokenSigner(*read_token_keys(settings))
+        token_keys = read_token_keys(settings)
+        signer = TokenSigner(*token_keys)
         self._publisher = publisher = Publisher()
         names = self._names
         self._consumer = Consumer(
@@ -167,18 +185,28 @@ class Service:
             renew_warn=settings.renew_warn,
             stopping=self._stopping,
         )
+        self._changeover = Changeover(
+            settings,
+            read=read,
+            token_keys=token_keys,
+            topics=self._topics,
+            ledger=ledger,
+            circuits=self._circuits,
+            callers=callers,
+            chores=chores,
+            topology=self._topology,
+            consumer=self._consumer,
+            expect=metrics.expect,
+        )
         chores.submit("every part, now and then", self._look_after_parts)
         ensure = self._topology.ensure
         self._publishing = ConnectionThread("publisher", options, publisher, ensure)
         self._consuming = ConnectionThread("consumer", options, self._consumer, ensure)
         publisher.attach(self._publishing)
         self._consumer.attach(self._consuming)
+        metrics.expect(self._topics)
         address = settings.status.address
-        self._status = (
-            StatusServer(address.host, address.port, metrics.registry, self.problems)
-            if address is not None
-            else None
-        )
+        self._display = None if address is None else self._build_display(address)
         self._loops = [
             ("publisher", self._publishing.run),
             ("consumer", self._consuming.run),
@@ -188,6 +216,18 @@ class Service:
             ("poller", self._dispatcher.run_poller),
             ("drainer", self._dispatcher.run_drainer),
         ]
+
+    def _build_display(self, address: Address) -> Display:
+        return Display(
+            address,
+            settings=lambda: self._changeover.settings,
+            metrics=self._metrics,
+            topics=self._topics,
+            ledger=self._ledger,
+            circuits=self._circuits,
+            problems=self.problems,
+            stopping=self._ended,
+        )
 
     def _deliver(self, delivery: Delivery) -> None:
         self._reporter.deliver(delivery)  # built after the consumer, whose `ack` it needs
@@ -232,21 +272,22 @@ class Service:
             problems[f"topic {topic}"] = why
         return problems
 
-    def _start(self, name: str, loop: Callable[[], None]) -> None:
+    def _start(self, name: str, loop: Callable[[], None], *, awaited: bool = True) -> None:
         def watched() -> None:
             try:
                 loop()
             except Exception:
                 log.exception("loop died", part=name)
                 self._died = name
-                self._ended.set()
+                self._end()
             else:
                 if not self._ended.is_set():
                     self._died = name
-                    self._ended.set()
+                    self._end()
 
         thread = threading.Thread(target=watched, name=name, daemon=True)
-        self._threads.append(thread)
+        if awaited:
+            self._threads.append(thread)
         thread.start()
 
     # -- stop ------------------------------------------------------------------------------------
@@ -255,8 +296,12 @@ class Service:
         if self._ended.is_set():
             os._exit(EXIT_DIED)  # asked twice: now
         self._stopping.set()
-        self._ended.set()
+        self._end()
         log.info("bridge stops", signal=signal.Signals(number).name)
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._asked.put("end")
 
     def _stop(self) -> int:
         """Fetch no more, let what is under way reach its place, lease what is in flight, leave."""
@@ -285,8 +330,8 @@ class Service:
         self._consuming.stop()
         for thread in self._threads:
             thread.join(left())
-        if self._status is not None:
-            self._status.stop()
+        if self._display is not None:
+            self._display.stop()
         if leased and finished and left() > 0:
             log.info("bridge stopped")
             return EXIT_OK

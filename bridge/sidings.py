@@ -6,6 +6,7 @@ The original is let go only once RabbitMQ has confirmed the copy.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -72,6 +73,7 @@ class Sidings:
             # Half a character, quoted from the engine, would make every copy unwritable.
             "reasonDetail": refused.detail[:DETAIL_MAX].encode(errors="backslashreplace").decode(),
             "resultQueue": delivery.queue,
+            "parkedAt": int(time.time()),
         }
 
         def full(reason: str) -> None:

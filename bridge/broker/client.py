@@ -11,13 +11,25 @@ from types import TracebackType
 from typing import Any, Self
 
 import pika
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 
 from bridge.broker.inspect import QueueSize
 from bridge.broker.options import NOT_REACHED, BrokerOptions, describe
 from bridge.broker.properties import delivery_of, properties_of
 from bridge.errors import BrokerUnavailable
 from bridge.messages import Delivery, Publication
+
+NO_ROUTE, NO_ROOM = 312, 0
+
+
+class BrokerRefused(BrokerUnavailable):
+    """RabbitMQ answers, and refuses: `code` is 403 for a missing right, 404 for a missing queue or
+    exchange, 312 for a message that no queue takes, 0 for one that a full queue refuses.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +54,18 @@ class Client:
     made or deleted, is an answer.
     """
 
-    def __init__(self, options: BrokerOptions, name: str) -> None:
-        self._options, self._name = options, name
+    def __init__(self, options: BrokerOptions, name: str, heartbeat: int = 0) -> None:
+        """Without a heartbeat (0) RabbitMQ waits for whoever waits for something else."""
+        self._options, self._name, self._heartbeat = options, name, heartbeat
         self._connection: Any = None
         self._channel: Any = None
 
     def __enter__(self) -> Self:
-        with _broker():
-            parameters = self._options.parameters(self._name)[0]
-            parameters.heartbeat = 0  # whoever waits for something else answers none
-            self._connection = pika.BlockingConnection(parameters)
+        with broker_errors():
+            addresses = self._options.parameters(self._name)
+            for parameters in addresses:
+                parameters.heartbeat = self._heartbeat
+            self._connection = pika.BlockingConnection(addresses)
         return self
 
     def __exit__(
@@ -65,7 +79,7 @@ class Client:
 
     def look(self, queue: str) -> QueueSize | None:
         """How full a queue is; None where there is none."""
-        with _broker():
+        with broker_errors():
             try:
                 found = self._open().queue_declare(queue, passive=True).method
             except ChannelClosedByBroker as refused:
@@ -76,17 +90,17 @@ class Client:
 
     def declare(self, queue: str, arguments: Mapping[str, Any]) -> None:
         """Make a durable queue."""
-        with _broker():
+        with broker_errors():
             self._open().queue_declare(queue, durable=True, arguments=dict(arguments))
 
     def declare_own(self, queue: str) -> None:
         """Make a queue that goes with this connection, and that nobody else can read."""
-        with _broker():
+        with broker_errors():
             self._open().queue_declare(queue, exclusive=True)
 
     def make_exchange(self, name: str, kind: str) -> bool:
         """Make a durable exchange where there is none; True where this call made it."""
-        with _broker():
+        with broker_errors():
             try:
                 self._open().exchange_declare(name, passive=True)
             except ChannelClosedByBroker as refused:
@@ -102,12 +116,12 @@ class Client:
 
     def delete_exchange(self, name: str) -> None:
         """Delete an exchange, but not one to which a queue is bound."""
-        with _broker(), suppress(ChannelClosedByBroker):
+        with broker_errors(), suppress(ChannelClosedByBroker):
             self._open().exchange_delete(name, if_unused=True)
 
     def bind(self, queue: str, exchange: str, key: str) -> bool:
         """Bind a queue to an exchange; False where RabbitMQ refuses or there is no exchange."""
-        with _broker():
+        with broker_errors():
             try:
                 self._open().queue_bind(queue, exchange, key)
             except ChannelClosedByBroker:
@@ -116,12 +130,12 @@ class Client:
 
     def unbind(self, queue: str, exchange: str, key: str) -> None:
         """Remove a binding; there may be none."""
-        with _broker(), suppress(ChannelClosedByBroker):
+        with broker_errors(), suppress(ChannelClosedByBroker):
             self._open().queue_unbind(queue, exchange, key)
 
     def publish(self, publication: Publication) -> None:
         """Publish as the bridge does: when this returns, a queue holds the message."""
-        with _broker():
+        with broker_errors():
             self._open().basic_publish(
                 publication.exchange,
                 publication.routing_key,
@@ -132,7 +146,7 @@ class Client:
 
     def take(self, queue: str) -> Taken | None:
         """Take the next message, acknowledged; None where none is ready."""
-        with _broker():
+        with broker_errors():
             method, properties, body = self._open().basic_get(queue, auto_ack=True)
             return None if method is None else _taken(queue, method, properties, body)
 
@@ -142,7 +156,7 @@ class Client:
         """
         removed: list[Delivery] = []
         others: list[int] = []
-        with _broker():
+        with broker_errors():
             channel = self._open()
             while (got := channel.basic_get(queue))[0] is not None:
                 delivery = _taken(queue, *got).delivery
@@ -162,7 +176,7 @@ class Client:
         nothing more for so many seconds.
         """
         taken: list[Delivery] = []
-        with _broker():
+        with broker_errors():
             channel = self._open()
             first = {"x-priority": 10}
             for got in channel.consume(queue, arguments=first, inactivity_timeout=seconds):
@@ -179,12 +193,12 @@ class Client:
 
     def delete(self, queue: str) -> None:
         """Delete a queue with all that it holds."""
-        with _broker():
+        with broker_errors():
             self._open().queue_delete(queue)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, the connection being served."""
-        with _broker():
+        with broker_errors():
             self._connection.sleep(seconds)
 
     def _open(self) -> Any:
@@ -199,8 +213,16 @@ def _taken(queue: str, method: Any, properties: Any, body: bytes) -> Taken:
 
 
 @contextmanager
-def _broker() -> Iterator[None]:
+def broker_errors() -> Iterator[None]:
     try:
         yield
+    except ChannelClosedByBroker as refused:
+        raise BrokerRefused(
+            refused.reply_code, f"{refused.reply_code} {refused.reply_text}"
+        ) from refused
+    except UnroutableError as error:
+        raise BrokerRefused(NO_ROUTE, "no queue takes the message") from error
+    except NackError as error:
+        raise BrokerRefused(NO_ROOM, "the queue is full") from error
     except (*NOT_REACHED, AMQPError) as error:
         raise BrokerUnavailable(describe(error)) from error

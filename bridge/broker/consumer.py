@@ -1,4 +1,5 @@
 """Consume queues, one channel each, and acknowledge.  Understands nothing of what it delivers.
+Which queues may change at any time.
 
 `deliver` is called on the connection's thread and must not block.  A queue that cannot be consumed
 (deleted, permission withdrawn) is tried again with growing pauses; the others go on.  What is held
@@ -12,6 +13,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 ACK_SECONDS = 0.02
 # Of each queue: four results of the default max_result_bytes.
 IN_HAND_BYTES = 64 * 1024 * 1024
+NOT_YET = "not consumed yet"
 
 
 class _Subscription:
@@ -37,11 +40,12 @@ class _Subscription:
         self.channel: Any = None
         self.generation = 0
         self.consumer_tag: str | None = None  # None: cancelled by us
+        self.is_left = False  # no longer wanted
         self.waits_for_room = False
         # Delivered and not acknowledged at the broker, in order of delivery; True: done with.
         self.open_tags: dict[int, bool] = {}
         self.pause = 1.0
-        self.problem: str | None = "not consumed yet"
+        self.problem: str | None = NOT_YET
 
 
 class Consumer:
@@ -63,12 +67,25 @@ class Consumer:
         # Only the connection's thread touches these.
         self._connection: Any = None
         self._generations = itertools.count(1)
-        self._subscriptions = {q: _Subscription(q, Hand(prefetch, max_bytes)) for q in queues}
+        # A queue once consumed stays here: what it delivered may be acknowledged late.
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._new_hand = partial(Hand, prefetch, max_bytes)
         self._stopped = False
+        self._followed: tuple[str, ...] = ()
+        self._wanted = tuple(queues)
+        self._follow()
 
     def attach(self, thread: ConnectionThread) -> None:
         """Tell which connection carries this role, before it runs."""
         self._thread = thread
+
+    def consume(self, queues: Iterable[str]) -> None:
+        """Consume these from now on, and no others.  What was delivered before can still be
+        acknowledged; the rest stays in its queue.
+        """
+        self._wanted = tuple(queues)
+        if self._thread is not None:
+            self._thread.wake()
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge a delivery soon; without effect once its channel is gone: it comes again.
@@ -105,13 +122,15 @@ class Consumer:
     def opened(self, connection: Any) -> None:
         self._connection = connection
         for subscription in self._subscriptions.values():
-            subscription.problem = "not consumed yet"
+            subscription.problem = None if subscription.is_left else NOT_YET
             self._open(subscription)
+        self._follow()
 
     def lost(self, why: str, final: bool) -> None:
         self._connection = None
         for subscription in self._subscriptions.values():
-            subscription.channel, subscription.problem = None, why
+            subscription.channel = None
+            subscription.problem = None if subscription.is_left else why
             subscription.open_tags.clear()
 
     def blocked(self, blocked: bool) -> None:
@@ -122,6 +141,7 @@ class Consumer:
             acks, self._acks = self._acks, deque()
         if self._stopped:
             self._cancel_all()
+        self._follow()
         touched: dict[str, _Subscription] = {}
         for delivery in acks:
             subscription = self._subscriptions[delivery.queue]
@@ -136,22 +156,46 @@ class Consumer:
         for queue in {delivery.queue for delivery in acks}:
             self._begin_again(self._subscriptions[queue])
 
+    def _follow(self) -> None:
+        """Begin with the queues that are wanted newly, leave those that are not any more."""
+        if (wanted := self._wanted) is self._followed:
+            return
+        self._followed = wanted
+        for queue in wanted:
+            if queue not in self._subscriptions:
+                self._subscriptions[queue] = _Subscription(queue, self._new_hand())
+        for queue, subscription in self._subscriptions.items():
+            was_left, subscription.is_left = subscription.is_left, queue not in wanted
+            if subscription.is_left:
+                subscription.problem = None
+                self._cancel(subscription)
+            elif was_left:
+                subscription.problem = NOT_YET
+            self._open(subscription)
+            self._begin_again(subscription)
+
     def _open(self, subscription: _Subscription) -> None:
         if self._connection is None or not self._connection.is_open or self._stopped:
+            return
+        if subscription.is_left or subscription.channel is not None:
             return
         generation = next(self._generations)
         subscription.generation = generation
         subscription.open_tags.clear()
-        subscription.waits_for_room = False
+        subscription.consumer_tag, subscription.waits_for_room = None, False
 
         def opened(channel: Any) -> None:
-            if self._stopped:
+            if self._stopped or generation != subscription.generation:
                 return
             channel.add_on_close_callback(
                 lambda _, reason: self._gone(subscription, generation, reason)
             )
             channel.add_on_cancel_callback(lambda _: _close(channel, "consumer cancelled"))
-            self._consume(subscription, generation)
+            if subscription.is_left:
+                subscription.waits_for_room = True
+                self._begin_again(subscription)
+            else:
+                self._consume(subscription, generation)
 
         subscription.channel = self._connection.channel(on_open_callback=opened)
 
@@ -207,14 +251,18 @@ class Consumer:
                 self._begin_again(subscription)
 
         subscription.consumer_tag = None
-        if tag is not None:
+        if tag is not None and subscription.channel is not None and subscription.channel.is_open:
             subscription.channel.basic_cancel(tag, callback=cancelled)
 
     def _begin_again(self, subscription: _Subscription) -> None:
         channel, waits = subscription.channel, subscription.waits_for_room
         if not waits or channel is None or not channel.is_open or self._stopped:
             return
-        if subscription.hand.has_room:
+        if subscription.is_left:
+            if not subscription.open_tags:
+                subscription.channel, subscription.generation = None, next(self._generations)
+                channel.close()
+        elif subscription.hand.has_room:
             subscription.waits_for_room = False
             self._consume(subscription, subscription.generation)
 
@@ -224,7 +272,7 @@ class Consumer:
         subscription.channel = None
         subscription.open_tags.clear()
         connection = self._connection
-        if self._stopped or connection is None or not connection.is_open:
+        if self._stopped or connection is None or not connection.is_open or subscription.is_left:
             return
         why = f"{getattr(reason, 'reply_code', '')} {getattr(reason, 'reply_text', reason)}".strip()
         if subscription.problem != why:

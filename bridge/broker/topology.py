@@ -70,12 +70,22 @@ class Topology:
         self._looked = float("-inf")
         self._different: set[str] = set()
         self._told: set[str] = set()
-        self.problems: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What cannot be had of the parts, as `queue NAME` or `exchange NAME`, and why."""
+        labels = {part.label for part in self._parts}
+        return {label: why for label, why in self._problems.copy().items() if label in labels}
+
+    def expect(self, parts: Iterable[Exchange | Queue]) -> None:
+        """These are the parts from now on; whoever looks next declares what is missing."""
+        self._parts = tuple(parts)
+        self._looked = float("-inf")
 
     def ensure(self) -> None:
         """Look for every part and declare what is missing, as far as the mode says.  What cannot
-        be had is in `problems`, as `queue NAME` or `exchange NAME`.  Raises BrokerUnavailable
-        where no broker answers.
+        be had is in `problems`.  Raises BrokerUnavailable where no broker answers.
         """
         with self._lock:
             if monotonic() - self._looked < FRESH_SECONDS:
@@ -119,8 +129,10 @@ class Topology:
             raise BrokerUnavailable(describe(error)) from error
 
     def _ensure_all(self) -> None:
-        self._ensure(self._parts)
-        self._looked = monotonic()
+        parts = self._parts
+        self._ensure(parts)
+        if parts is self._parts:
+            self._looked = monotonic()
 
     def _ensure(self, parts: Iterable[Exchange | Queue]) -> None:
         if self._mode == "never":
@@ -134,9 +146,9 @@ class Topology:
 
     def _note(self, part: Exchange | Queue, why: str | None) -> None:
         if why is None:
-            self.problems.pop(part.label, None)
-        elif self.problems.get(part.label) != why:
-            self.problems[part.label] = why
+            self._problems.pop(part.label, None)
+        elif self._problems.get(part.label) != why:
+            self._problems[part.label] = why
             log.error("not usable at the broker", name=part.name, reason=why)
 
     def _part(self, session: _Session, part: Exchange | Queue) -> str | None:

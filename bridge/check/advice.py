@@ -51,6 +51,10 @@ def _secrecy(settings: Settings) -> Iterator[Finding]:
     ):
         text = "the engine's credentials go over the network in the clear"
         yield warning("settings", "engine.url", text, "use https://")
+    sign_in = urlsplit(settings.engine.oauth2_token_url or "")
+    if sign_in.scheme == "http" and not is_loopback(sign_in.hostname):
+        text = "the client's secret goes over the network in the clear"
+        yield warning("settings", "engine.oauth2_token_url", text, "use https://")
 
 
 def _times(settings: Settings) -> Iterator[Finding]:
@@ -114,7 +118,8 @@ def _listening(address: Address) -> Iterator[Finding]:
 def has_credentials(engine: EngineSettings) -> bool:
     """Whether calls to the engine carry a secret."""
     authorization = any(name.lower() == "authorization" for name in engine.headers)
-    return bool(engine.username or engine.token or engine.token_file or authorization)
+    own = engine.username or engine.token or engine.token_file or engine.oauth2_token_url
+    return bool(own or authorization)
 
 
 def is_loopback(host: str | None) -> bool:

@@ -20,7 +20,7 @@ from bridge.check import versions
 from bridge.check.advice import has_credentials
 from bridge.check.findings import Finding, ok, problem, warning
 from bridge.engine import EngineClock
-from bridge.engine.auth import SecretUnusable
+from bridge.engine.auth import SecretUnusable, SignInUnavailable
 from bridge.engine.http import EngineHttp
 from bridge.errors import (
     EngineError,
@@ -93,6 +93,8 @@ def _look(settings: Settings) -> Iterator[Finding]:
     engine = _Engine(settings.engine)
     version = str(_member(engine.get("/version"), "version", str))
     yield ok("engine", f"{settings.engine.url}: {_product(engine)} {version}")
+    if settings.engine.oauth2_token_url is not None:
+        yield ok("engine", f"{settings.engine.oauth2_token_url} gives a token that it takes")
     yield from _old_version(version)
     yield _clock(engine.clock)
     findings = list(_topics(engine, settings))  # before the rights: it tells whether we may ask
@@ -228,6 +230,8 @@ def _unusable(error: EngineError, engine: EngineSettings) -> Finding:
     match error:
         case SecretUnusable():
             key, text, cure = error.key, error.what, error.cure
+        case SignInUnavailable():
+            key, text, cure = _sign_in_away(error)
         case EngineUnauthorized() if not has_credentials(engine):
             key, cure = "engine.username", "set username and password_file, or token_file"
         case EngineUnauthorized() | EngineForbidden():
@@ -243,8 +247,17 @@ def _unusable(error: EngineError, engine: EngineSettings) -> Finding:
     return problem("engine", key, text, cure)
 
 
+def _sign_in_away(error: SignInUnavailable) -> tuple[str, str, str]:
+    refusal = tls.explain(str(error.__cause__))
+    if refusal is None:
+        cure = "start the authorization server, or correct the address"
+        return "engine.oauth2_token_url", str(error), cure
+    key = "oauth2_token_url" if refusal.key == "url" else refusal.key
+    return f"engine.{key}", f"authorization server: TLS: {refusal.text}", refusal.cure
+
+
 def _credentials_key(engine: EngineSettings) -> str:
-    for key in ("username", "token", "token_file"):
+    for key in ("username", "token", "token_file", "oauth2_client_id"):
         if getattr(engine, key) is not None:
             return f"engine.{key}"
     return "engine.headers"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bridge.settings import Settings
 
 EXIT_SETTINGS = 2
+EXIT_UNREACHABLE = 3
 
 Config = Annotated[
     Optional[Path],  # noqa: UP045 (typer reads the annotation at run time)
@@ -50,3 +51,22 @@ def refuse(problems: Sequence[str], code: int = EXIT_SETTINGS) -> NoReturn:
     for problem in problems:
         typer.echo(problem, err=True)
     raise typer.Exit(code)
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Whether an act that cannot be taken back is wanted: by `--yes`, or a y typed on a terminal.
+
+    Without either nothing is done, which is said on standard error, with exit code 2.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        refuse(("nothing was done: say --yes, since there is no terminal to ask at",))
+    return typer.confirm(question, err=True)
+
+
+def quiet() -> None:
+    """Keep libraries off standard error: whatever they have to say, our errors say better."""
+    import logging
+
+    logging.getLogger().addHandler(logging.NullHandler())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bridge.cli.options import Config, colored, existing, load, refuse
 from bridge.errors import SettingsError
+
+if TYPE_CHECKING:
+    from bridge.settings import Settings
 
 
 def run(
@@ -23,17 +27,25 @@ def run(
 ) -> None:
     """Run the bridge until SIGTERM.
 
+    SIGHUP has it read its settings again: topics that were added, removed or changed are taken
+    over, the log says what differs and what needs a restart, and bad settings change nothing.
     Exit code 0 after a graceful stop, 1 when a part died, 2 on bad settings.
     """
-    from bridge import logs, service
-    from bridge.settings import certificate_problems, known_secrets
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # too early: what it asks for is being done
+    from bridge import logs, service, settings
 
-    loaded = load(config)
-    if unusable := certificate_problems(loaded):
-        refuse(unusable)
+    path = existing(config)
+
+    def read() -> Settings:
+        found = settings.load(path, os.environ)
+        if unusable := settings.certificate_problems(found):
+            raise SettingsError(unusable)
+        return found
+
     try:
-        logs.configure(log_format, log_level, known_secrets(loaded))
-        bridge = service.Service(loaded)
+        loaded = read()
+        logs.configure(log_format, log_level, settings.known_secrets(loaded))
+        bridge = service.Service(loaded, read)
     except SettingsError as error:
         refuse(error.problems)
     except OSError as error:

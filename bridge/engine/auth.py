@@ -8,17 +8,27 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from bridge.errors import EngineMisconfigured
+from bridge.errors import EngineMisconfigured, EngineUnavailable
 
 # The header of the call that is about to be made; SecretUnusable where there is none to be sent.
 Auth = Callable[[], str]
 
 
-class SecretUnusable(EngineMisconfigured):
-    """No header can be made of a secret: `key` is its setting, `what` ails it, `cure` mends it.
+@runtime_checkable
+class Renewable(Protocol):
+    """An `Auth` whose header may be out of date although it does not know yet."""
 
-    None of them quotes it.
+    def renewed(self, refused: str) -> bool:
+        """The engine answered 401 to this header: whether the next one is worth a try."""
+        ...  # pragma: no cover
+
+
+class SecretUnusable(EngineMisconfigured):
+    """No header can be had with a setting: `key` is its path, `what` ails it, `cure` mends it.
+
+    None of them quotes a secret.
     """
 
     def __init__(self, key: str, what: str, cure: str) -> None:
@@ -26,6 +36,15 @@ class SecretUnusable(EngineMisconfigured):
         self.key = f"engine.{key}"
         self.what = what
         self.cure = cure
+
+
+class SignInUnavailable(EngineUnavailable):
+    """The authorization server gives no answer, or one that says "later"; the engine was not
+    asked.
+    """
+
+    def __init__(self, what: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(f"authorization server: {what}", sent=False, retry_after=retry_after)
 
 
 class Bearer:
@@ -42,7 +61,7 @@ class BearerFile:
     """`Authorization: Bearer` with the token in a file, without the white space around it."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _SecretFile(path, "token_file")
+        self._file = SecretFile(path, "token_file")
 
     def __call__(self) -> str:
         return _bearer(self._file.read().strip(), "token_file")
@@ -52,7 +71,7 @@ class Basic:
     """HTTP Basic, UTF-8."""
 
     def __init__(self, username: str, password: str) -> None:
-        self._header = _basic(username, password)
+        self._header = basic(username, password)
 
     def __call__(self) -> str:
         return self._header
@@ -63,22 +82,28 @@ class BasicFile:
 
     def __init__(self, username: str, path: Path) -> None:
         self._username = username
-        self._file = _SecretFile(path, "password_file")
+        self._file = SecretFile(path, "password_file")
 
     def __call__(self) -> str:
-        password = self._file.read().removesuffix("\n").removesuffix("\r")
-        return _basic(self._username, password)
+        return basic(self._username, self._file.line())
 
 
-class _SecretFile:
-    """The text of a file.  While the file is being replaced the old text goes on."""
+class SecretFile:
+    """The text of a file, named by the setting `key` of [engine].  While the file is being replaced
+    the old text goes on.  Raises SecretUnusable.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         self._path = path
         self._key = key
         self._read: tuple[int, str] | None = None
 
+    def line(self) -> str:
+        """The text without its last line end, which is none of a secret."""
+        return self.read().removesuffix("\n").removesuffix("\r")
+
     def read(self) -> str:
+        """The whole text."""
         try:
             changed = self._path.stat().st_mtime_ns
             if self._read is None or self._read[0] != changed:
@@ -100,5 +125,6 @@ def _bearer(token: str, key: str) -> str:
     return f"Bearer {token}"
 
 
-def _basic(username: str, password: str) -> str:
+def basic(username: str, password: str) -> str:
+    """The header of HTTP Basic."""
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -65,12 +65,13 @@ class EngineClient:
         *,
         stopping: threading.Event,
         clock: EngineClock | None = None,
+        called: Callable[[str, str, float], None] = lambda *_: None,
     ) -> None:
         self.url = options.url
         self.worker_id = worker_id
         self.clock = clock or EngineClock()
         self.gate = Gate(random.Random().uniform)  # noqa: S311 (jitter)
-        self._http = EngineHttp(options, self.clock, stopping, self.gate.answered)
+        self._http = EngineHttp(options, self.clock, stopping, self.gate.answered, called)
 
     # -- fetch ---------------------------------------------------------------------------------
 

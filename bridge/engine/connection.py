@@ -30,7 +30,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 
 from bridge import tls
-from bridge.engine.auth import Auth
+from bridge.engine.auth import Auth, Renewable
 from bridge.errors import EngineMisconfigured, EngineUnavailable
 
 # Whatever a call can end with: requests' own errors and unusable certificate files are OSErrors.
@@ -81,6 +81,11 @@ class Connection:
         encoded = json.dumps(body, allow_nan=False, separators=(",", ":"))
         return self._ask(method, path, timeout, encoded, {"Content-Type": "application/json"})
 
+    def post_form(self, path: str, form: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """One POST of an encoded form, with headers of its own."""
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._ask("POST", path, self._timeout, form, {**headers, **kind})
+
     def download(self, path: str, limit: int) -> tuple[int, bytes]:
         """Status and content, which is not read further once it is more than `limit` bytes."""
         response = self._ask("GET", path, self._timeout, preload_content=False)
@@ -104,19 +109,29 @@ class Connection:
         *,
         preload_content: bool = True,
     ) -> BaseHTTPResponse:
+        def ask(authorization: Mapping[str, str]) -> BaseHTTPResponse:
+            return self._pool.urlopen(
+                method,
+                self._path + path,
+                body,
+                {**self._headers, **authorization, **headers},
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=timeout,
+                preload_content=preload_content,
+            )
+
         auth = self._options.auth
-        authorization = {} if auth is None else {"Authorization": auth()}
-        return self._pool.urlopen(
-            method,
-            self._path + path,
-            body,
-            {**self._headers, **authorization, **headers},
-            retries=False,
-            redirect=False,
-            assert_same_host=False,
-            timeout=timeout,
-            preload_content=preload_content,
-        )
+        if auth is None:
+            return ask({})
+        header = auth()
+        response = ask({"Authorization": header})
+        if response.status == 401 and isinstance(auth, Renewable) and auth.renewed(header):
+            # What was refused so has not been carried out.
+            response.drain_conn()
+            response = ask({"Authorization": auth()})
+        return response
 
     def _patience(self, wait: float) -> Timeout:
         options = self._options

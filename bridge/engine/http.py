@@ -18,6 +18,7 @@ from bridge.clock import monotonic
 from bridge.engine.answers import classify
 from bridge.engine.clock import EngineClock
 from bridge.engine.connection import CALL_ERRORS, Connection, HttpOptions, translated
+from bridge.engine.measured import outcome_of, verb_of
 from bridge.errors import (
     EngineConflict,
     EngineError,
@@ -53,12 +54,16 @@ class EngineHttp:
         clock: EngineClock,
         stopping: threading.Event,
         answered: Callable[[float], None] = lambda _: None,
+        called: Callable[[str, str, float], None] = lambda *_: None,
     ) -> None:
-        """`answered` is told the monotonic time of every answer that is the engine's own."""
+        """`answered` is told the monotonic time of every answer that is the engine's own, and
+        `called` the verb, the outcome and the seconds of every call.
+        """
         self._options = options
         self._clock = clock
         self._stopping = stopping
         self._answered = answered
+        self._called = called
         self._local = threading.local()
 
     def call(self, method: str, path: str, json: Any = None, *, repeat_lost: bool = True) -> Answer:
@@ -102,10 +107,13 @@ class EngineHttp:
             response = self._connection().send(method, path, json, wait)
         except CALL_ERRORS as error:
             self._forget_connection()
-            raise translated(error) from error
+            lost = translated(error)
+            self._called(verb_of(path, wait), outcome_of(lost), monotonic() - began - wait)
+            raise lost from error
         ended = monotonic()
         status, headers, content = response.status, response.headers, response.data
         error_answer = classify(status, content, headers.get("Retry-After"))
+        self._called(verb_of(path, wait), outcome_of(error_answer), ended - began - wait)
         if _is_engines_own(error_answer):
             self._answered(ended)
         if error_answer is not None:

@@ -20,6 +20,14 @@ from bridge.settings.values import duration_text
 
 Key = tuple[str, ...]
 _NAME_RULE = "1 to 200 letters, digits, dots, underscores, colons or hyphens, not beginning amq."
+_CLIENT_SECRET = ("oauth2_client_secret", "oauth2_client_secret_file")
+_OAUTH2 = (
+    "oauth2_client_id",
+    *_CLIENT_SECRET,
+    "oauth2_client_auth",
+    "oauth2_scope",
+    "oauth2_audience",
+)
 _BASIC = ("username", "password", "password_file")
 
 
@@ -56,6 +64,7 @@ def _engine(engine: EngineSettings) -> Iterator[Problem]:
             ("username", engine.username or engine.password or engine.password_file),
             ("token", engine.token),
             ("token_file", engine.token_file),
+            ("oauth2_token_url", engine.oauth2_token_url),
             ("headers", any(name.lower() == "authorization" for name in engine.headers)),
         )
         if is_set
@@ -63,6 +72,26 @@ def _engine(engine: EngineSettings) -> Iterator[Problem]:
     if len(kinds) > 1 and kinds != ["token", "token_file"]:
         text = f"the engine takes one kind of credentials, found {' and '.join(kinds)}; keep one"
         yield _table("engine", *kinds, *_BASIC, text=text)
+    yield from _oauth2(engine)
+
+
+def _oauth2(engine: EngineSettings) -> Iterator[Problem]:
+    secrets = [key for key in _CLIENT_SECRET if getattr(engine, key)]
+    if not engine.oauth2_token_url:
+        given = [key for key in _OAUTH2 if key in engine.model_fields_set]
+        if given:
+            text = "only goes with oauth2_token_url; set that, or remove this"
+            yield _table("engine", given[0], "oauth2_token_url", text=text)
+        return
+    if not engine.oauth2_client_id:
+        text = "a client is wanted too; set oauth2_client_id"
+        yield _table("engine", "oauth2_token_url", "oauth2_client_id", text=text)
+    if not secrets:
+        text = "the client's secret is wanted too; set oauth2_client_secret_file"
+        yield _table("engine", "oauth2_token_url", *_CLIENT_SECRET, text=text)
+    elif len(secrets) > 1:
+        text = "cannot stand beside oauth2_client_secret_file; keep one of them"
+        yield _table("engine", *secrets, text=text)
 
 
 def _broker(broker: BrokerSettings) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ from bridge.settings.source import TOP_KEYS, Source, read_source
 
 _MAX_FILE_BYTES = 64 * 1024
 _MIN_KEY_BYTES = 32
+_ONE_LINE = {"password_file": "the password", "oauth2_client_secret_file": "the secret"}
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -65,8 +66,8 @@ def _read_secret(key: str, path: Path) -> tuple[bytes, str | None]:
     if key.startswith("token_key") and len(content) < _MIN_KEY_BYTES:
         cure = "make one by: openssl rand -base64 32 > key"
         return b"", f"{path} holds {len(content)} bytes, a key has at least 32; {cure}"
-    if key == "password_file" and not _is_text(content):
-        return b"", f"{path} is not one line of UTF-8 text; write the password alone into it"
+    if key in _ONE_LINE and not _is_text(content):
+        return b"", f"{path} is not one line of UTF-8 text; write {_ONE_LINE[key]} alone into it"
     return content, None
 
 

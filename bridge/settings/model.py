@@ -32,6 +32,7 @@ from bridge.settings.values import (
     Secret,
     SomeNames,
     Token,
+    TokenUrl,
     WorkerId,
     between,
 )
@@ -48,7 +49,7 @@ class Table(BaseModel):
 
 
 class EngineSettings(Table):
-    """How to reach the engine's REST API.  `password_file` and `token_file` are read again."""
+    """How to reach the engine's REST API.  Files with secrets are read again."""
 
     url: HttpUrl = "http://localhost:8080/engine-rest"
     username: Name | None = None
@@ -56,6 +57,13 @@ class EngineSettings(Table):
     password_file: FilePath | None = None
     token: Token | None = None
     token_file: FilePath | None = None
+    oauth2_token_url: TokenUrl | None = None
+    oauth2_client_id: Name | None = None
+    oauth2_client_secret: Secret | None = None
+    oauth2_client_secret_file: FilePath | None = None
+    oauth2_client_auth: Literal["basic", "post"] = "basic"
+    oauth2_scope: Name | None = None
+    oauth2_audience: Name | None = None
     headers: HttpHeaders = Field(default_factory=dict)
     ca_file: FilePath | None = None
     client_cert_file: FilePath | None = None

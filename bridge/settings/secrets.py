@@ -19,8 +19,8 @@ def known_secrets(settings: Settings) -> frozenset[str]:
     file later is not among them.  Raises SettingsError where a key file has become unusable.
     """
     found = set(_in(settings))
-    if settings.engine.token_file is not None:
-        found.add(_text(settings.engine.token_file))
+    for file in (settings.engine.token_file, settings.engine.oauth2_client_secret_file):
+        found.add(_text(file) if file is not None else "")
     found.update(key.decode(errors="replace") for key in read_token_keys(settings) if key)
     return frozenset(form for secret in found if secret for form in _forms(secret))
 

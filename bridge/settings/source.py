@@ -33,7 +33,12 @@ TABLES: Mapping[str, type[BaseModel]] = {
 TOP_KEYS = (*ServiceKeys.model_fields, *TABLES, "topics")
 
 # Of these only one may stand; one from the environment replaces another one of the file.
-_ALTERNATIVES = (("password", "password_file"), ("token", "token_file"), ("url", "urls"))
+_ALTERNATIVES = (
+    ("password", "password_file"),
+    ("token", "token_file"),
+    ("oauth2_client_secret", "oauth2_client_secret_file"),
+    ("url", "urls"),
+)
 # Kubernetes injects these for Services whose name begins with "bridge"
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 _KUBERNETES = re.compile(

@@ -71,6 +71,18 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _token_url(value: str) -> str:
+    # A path may end in a slash and have a query: both belong to the endpoint (RFC 6749, 3.2).
+    if "@" in _split(value.partition("?")[0], ("http", "https")).netloc:
+        raise ValueError(
+            "credentials do not belong in this URL; use the keys oauth2_client_id and "
+            "oauth2_client_secret_file"
+        )
+    if "#" in value or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("a URL of printable ASCII without # is wanted; percent-encode the rest")
+    return value
+
+
 def _amqp_url(value: SecretStr) -> SecretStr:
     if _split(value.get_secret_value(), ("amqp", "amqps")).path.count("/") > 1:
         raise ValueError("one virtual host is wanted after the host; write / in its name as %2F")
@@ -163,6 +175,7 @@ BrokerDuration = Annotated[timedelta, BeforeValidator(parse_duration), between("
 Name = Annotated[str, Field(min_length=1)]
 QueueName = Annotated[str, _one_line("a queue name", 255)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Token = Annotated[Secret, AfterValidator(_token)]

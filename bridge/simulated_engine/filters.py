@@ -26,6 +26,18 @@ class TaskRow:
 
 
 @dataclass(frozen=True)
+class DefinitionRow:
+    """A process definition, and whether it is the latest of its key and tenant."""
+
+    definition: Definition
+    latest: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The definition as queries answer it."""
+        return self.definition.as_json()
+
+
+@dataclass(frozen=True)
 class Filter:
     """How one query parameter is read (`kind`) and what it lets through."""
 
@@ -173,6 +185,8 @@ _INSTANCE_FILTERS: Mapping[str, Filter] = {
     "suspended": _flag(lambda i, _: i.end_ms is None and i.suspended),
     "completed": _flag(lambda i, _: i.end_state == "COMPLETED"),
     "externallyTerminated": _flag(lambda i, _: i.end_state == "EXTERNALLY_TERMINATED"),
+    # There are no call activities here, so that no instance has called another.
+    "superProcessInstance": Filter("text", lambda _row, _wanted, _now: False),
 }
 _INSTANCE_SORTING: Mapping[str, Callable[[Instance], Any]] = {
     "instanceId": lambda i: i.id,
@@ -212,16 +226,17 @@ _INCIDENT_SORTING: Mapping[str, Callable[[Incident], Any]] = {
     "configuration": lambda i: i.task.id,
 }
 _DEFINITION_FILTERS: Mapping[str, Filter] = {
-    "processDefinitionId": _text(lambda d: d.id),
-    "key": _text(lambda d: d.key),
-    "keysIn": _texts(lambda d: d.key),
-    "versionTag": _text(lambda d: d.process.version_tag),
-    "deploymentId": _text(lambda d: d.deployment_id),
-    "tenantIdIn": _texts(lambda d: d.tenant_id),
+    "processDefinitionId": _text(lambda d: d.definition.id),
+    "latestVersion": _flag(lambda d, _: d.latest),
+    "key": _text(lambda d: d.definition.key),
+    "keysIn": _texts(lambda d: d.definition.key),
+    "versionTag": _text(lambda d: d.definition.process.version_tag),
+    "deploymentId": _text(lambda d: d.definition.deployment_id),
+    "tenantIdIn": _texts(lambda d: d.definition.tenant_id),
 }
-_DEFINITION_SORTING: Mapping[str, Callable[[Definition], Any]] = {
-    "key": lambda d: d.key,
-    "version": lambda d: d.version,
+_DEFINITION_SORTING: Mapping[str, Callable[[DefinitionRow], Any]] = {
+    "key": lambda d: d.definition.key,
+    "version": lambda d: d.definition.version,
 }
 
 

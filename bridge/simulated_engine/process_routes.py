@@ -43,7 +43,7 @@ class ProcessRoutes:
             self._store,
             "definition",
             "/process-definition",
-            self._store.definitions.values,
+            self._definitions,
             filters.DEFINITIONS,
         )
         for path in (key, tenant, one):
@@ -90,6 +90,12 @@ class ProcessRoutes:
         yield route("putVariable", "PUT", f"{path}/([^/]+)", put)
         yield route("variables", "GET", path, all_of)
         yield route("writeVariables", "POST", path, write)
+
+    def _definitions(self) -> Iterable[filters.DefinitionRow]:
+        every = sorted(self._store.definitions.values(), key=lambda d: d.version)
+        latest = {(d.key, d.tenant_id): d.id for d in every}
+        for d in every:
+            yield filters.DefinitionRow(d, d.id == latest[d.key, d.tenant_id])
 
     def _definition(self, request: Request) -> Any:
         with self._store.lock:

@@ -12,6 +12,7 @@ from deploy.local.engine import start_engine
 from deploy.local.programs import PartError
 from tests.conftest import missing
 from tests.support.engine import EngineRest
+from tests.support.prometheus import installed
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,13 @@ def guarded_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineR
         user = {"profile": {"id": "weak"}, "credentials": {"password": "weak"}}
         rest.call("POST", "/user/create", user)
         yield rest
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> str:
+    """The path of Debian's prometheus."""
+    try:
+        return installed()
+    except PartError as error:
+        missing(error)
+        raise

@@ -5,6 +5,7 @@ the address of the broker with its password.
 """
 
 import os
+from collections.abc import Callable
 from typing import NoReturn
 
 from bridge import plan, service
@@ -15,8 +16,8 @@ LOOP = "LOOP"
 
 
 class Dying(service.Service):
-    def _build(self, settings: Settings) -> None:
-        super()._build(settings)
+    def _build(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        super()._build(settings, read)
 
         def die() -> NoReturn:
             raise RuntimeError(f"cannot go on with {plan.broker_options(settings.broker)!r}")

@@ -39,7 +39,7 @@ from bridge.sidings import Sidings
 from bridge.simulated_engine import SimulatedEngine, linear_process
 from bridge.task_message import Shape
 from bridge.tokens import TokenSigner
-from bridge.topics import Topic
+from bridge.topics import Topic, Topics
 from bridge.unanswered import Unanswered
 from tests.support.fake_publisher import FakePublisher
 from tests.support.waiting import eventually
@@ -97,7 +97,7 @@ class Rooms:
     ) -> None:
         self.engine = engine
         self._moved = moved
-        self.topics: Mapping[str, Topic] = {t.name: t for t in topics or (make_topic("a"),)}
+        self.topics = Topics(topics or (make_topic("a"),))
         self.stopping = self.new_stopping()
         self.metrics = Metrics()
         self.publisher = self.new_publisher()
@@ -131,7 +131,7 @@ class Rooms:
         publisher = cast("Publisher", self.publisher)
         options = HttpOptions(self.engine.url, connect_timeout=2, read_timeout=5)
         self.client = client = EngineClient(options, worker_id, stopping=self.stopping)
-        self.ledger = ledger = Ledger({n: t.timing for n, t in self.topics.items()})
+        self.ledger = ledger = Ledger(self.topics.timings)
         self.callers = callers = self.new_callers(4, len(self.topics))
         self.attempts = attempts = Attempts(client, ledger, self.metrics)
         outcomes = Outcomes(client, attempts, ledger, self.metrics)
@@ -335,7 +335,7 @@ class Rooms:
         """What a worker answers to an entry's message."""
         content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body)
         known: dict[str, Any] = {
-            "queue": self.topics[entry.topic].result_queue,
+            "queue": self.topics.known[entry.topic].result_queue,
             "body": content if isinstance(content, bytes) else content.encode(),
             "headers": {} if outcome is None else {"outcome": outcome},
             "generation": 1,

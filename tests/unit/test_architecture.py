@@ -25,7 +25,6 @@ RANKS: list[set[str]] = [
         "patience",
         "variables",
         "settings",
-        "status",
     },
     {"management"},
     {"ledger", "results", "task_message"},
@@ -37,8 +36,16 @@ RANKS: list[set[str]] = [
     {"handover", "outcomes"},
     {"dispatcher", "reporter", "lock_keeper", "unanswered"},
     {"plan"},
+    {"reload"},
+    {"changeover"},
+    {"queue_counts"},
+    {"surroundings"},
+    {"status"},
+    {"desk"},
+    {"display"},
     {"service", "check", "schema"},
     {"permissions", "conform"},
+    {"definitions"},
     {"cli"},
     {"__main__"},
 ]
@@ -204,6 +211,9 @@ MAY_READ_THE_WALL_CLOCK = {
     "bridge.gone_notices",
     "bridge.check.engine",
     "bridge.conform.tasks",
+    "bridge.desk.parked",
+    "bridge.sidings",
+    "bridge.status.snapshot",
 }
 
 

@@ -4,19 +4,17 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 import pytest
 from packaging.requirements import Requirement
 
-from bridge.settings import load
 from bridge.simulated_engine.bpmn import read_bpmn
 from deploy.local.demo_bridge import WORKERS, bridge_toml
 from deploy.local.demo_cases import CASES, TOPICS
 from deploy.local.demo_parts import Address
+from tests.support import dockerfile
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -31,42 +29,6 @@ SCRIPTS = sorted(set((ROOT / "consumers" / "python").glob("*.py")) - {HELPED})
 
 each_process = pytest.mark.parametrize("file", PROCESSES, ids=lambda file: file.stem)
 each_worker = pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions as (name, arguments), continued lines joined."""
-    text = re.sub(r"^#.*\n", "", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
-    lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [(name, rest) for line in lines if line for name, _, rest in [line.partition(" ")]]
-
-
-def final_stage() -> list[tuple[str, str]]:
-    """The instructions of the last stage."""
-    found = instructions()
-    last = max(i for i, (name, _) in enumerate(found) if name == "FROM")
-    return found[last:]
-
-
-def copied() -> Iterator[str]:
-    """The paths that the Dockerfile copies out of the checkout."""
-    for name, rest in instructions():
-        if name == "COPY" and not rest.startswith("--from"):
-            yield from rest.split()[:-1]
-
-
-def block(*path: str) -> str:
-    """The lines of compose.yaml below this path of keys, without their indentation."""
-    text = (DEPLOY / "compose.yaml").read_text()
-    for key in path:
-        found = re.search(rf"^{key}:\n((?:(?: .*|#.*)?\n)+)", text, flags=re.MULTILINE)
-        assert found, f"compose.yaml has no {' > '.join(path)}"
-        text = re.sub(r"^  ", "", found.group(1), flags=re.MULTILINE)
-    return text
-
-
-def keys(text: str) -> list[str]:
-    """The keys at the left edge of a block."""
-    return re.findall(r"^(\w[\w-]*):", text, flags=re.MULTILINE)
 
 
 def diagram(file: Path) -> tuple[Xml.Element, Xml.Element]:
@@ -200,7 +162,7 @@ def test_a_worker_keeps_to_the_contract(file: Path) -> None:
 
 def test_the_image_runs_as_a_numeric_user_who_is_not_root() -> None:
     """Kubernetes checks runAsNonRoot against the image's user, and can read numbers only."""
-    users = [rest for name, rest in final_stage() if name == "USER"]
+    users = [rest for name, rest in dockerfile.stages()[-1] if name == "USER"]
 
     assert len(users) == 1
     user, _, group = users[0].partition(":")
@@ -210,7 +172,7 @@ def test_the_image_runs_as_a_numeric_user_who_is_not_root() -> None:
 
 def test_the_image_needs_no_shell_at_run_time() -> None:
     """A shell as process 1 swallows SIGTERM: the bridge would be killed instead of draining."""
-    stage = dict(final_stage())
+    stage = dict(dockerfile.stages()[-1])
 
     assert isinstance(json.loads(stage["ENTRYPOINT"]), list)
     assert isinstance(json.loads(stage["CMD"]), list)
@@ -221,24 +183,26 @@ def test_the_image_needs_no_shell_at_run_time() -> None:
 
 def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
     """A missing or ignored path is found only when somebody builds, long after the rename."""
-    rules = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
-    let_in = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
-
-    for path in copied():
+    for path in dockerfile.copied():
         assert (ROOT / path).exists(), path
-        assert any(fnmatch(path, rule) for rule in let_in), path
+        assert dockerfile.is_let_in(path), path
 
 
-def test_compose_waits_for_health_only_where_health_is_checked() -> None:
-    """`service_healthy` on a service without a health check never comes true."""
-    services = block("services")
+def test_every_stage_has_the_same_python() -> None:
+    """The environment is copied from stage to stage: another Python would not find its packages."""
+    images = [stage[0][1].split()[0] for stage in dockerfile.stages()]
+    (argument,) = [rest for name, rest in dockerfile.instructions() if name == "ARG"]
 
-    for name in keys(services):
-        needed = re.findall(
-            r"^    (\w+):\n      condition: service_healthy", block("services", name), re.MULTILINE
-        )
-        for other in needed:
-            assert "healthcheck" in keys(block("services", other)), (name, other)
+    assert images == ["${PYTHON_IMAGE}"] * 2
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.\d+-slim-\w+", argument)
+
+
+def test_the_image_s_label_is_the_version() -> None:
+    """Whoever looks at a running image wants to know which one it is."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    label = f'org.opencontainers.image.version="{project["version"]}"'
+    assert label in dict(dockerfile.stages()[-1])["LABEL"]
 
 
 def test_compose_opens_ports_on_loopback_only() -> None:
@@ -247,31 +211,6 @@ def test_compose_opens_ports_on_loopback_only() -> None:
 
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
-
-
-def test_compose_mounts_and_builds_what_exists() -> None:
-    """Docker makes an empty folder of a missing path, and the engine then deploys nothing."""
-    text = (DEPLOY / "compose.yaml").read_text()
-    mounted = re.findall(r"- (\.[^:]*):/", text)
-
-    assert mounted
-    for path in mounted:
-        assert (DEPLOY / path).resolve().is_dir(), path
-    (context,) = re.findall(r"context: (.*)", text)
-    (dockerfile,) = re.findall(r"dockerfile: (.*)", text)
-    assert (DEPLOY / context / dockerfile).resolve() == DEPLOY / "Dockerfile"
-    (script,) = re.findall(r'"/workers/(.*)"', text)
-    assert (ROOT / "consumers" / "python" / script).exists()
-
-
-def test_the_bridge_takes_compose_s_settings() -> None:
-    """A process deployed beside a bridge that does not know its topic would hang."""
-    lines = block("services", "bridge", "environment").splitlines()
-    environment = dict(line.split(": ", 1) for line in lines)
-
-    settings = load(None, environment)
-
-    assert set(settings.topics) == set(TOPICS.values())
 
 
 def test_the_lock_pins_what_the_project_needs_and_names_no_host() -> None:

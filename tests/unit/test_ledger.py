@@ -176,7 +176,9 @@ def test_a_confirm_while_the_hold_is_under_way_leaves_the_entry_in_its_hands(
     assert ledger.confirmed(entry, 1031) is True
 
     assert ledger.due(5000, 10) == []
-    assert ledger.current(busy) == replace(busy, confirmed=True, due=BUSY, deadline=1031 + DEADLINE)
+    assert ledger.current(busy) == replace(
+        busy, confirmed=True, due=BUSY, deadline=1031 + DEADLINE, confirmed_at=1031
+    )
 
 
 def test_a_confirm_during_the_hold_is_leased_after_lease_after_not_at_half_the_window(

@@ -245,6 +245,14 @@ def test_passwords_are_read_from_files_without_their_line_end(read: Load, tmp_pa
     assert settings.broker.amqp_urls() == ("amqp://u:broker%20pw@localhost:5672/%2F",)
 
 
+def test_a_token_endpoint_keeps_its_slash_and_its_query(read: Load) -> None:
+    """Unlike the engine's address: it is asked as it is, and some servers have no other."""
+    url = "https://sso.example/application/o/token/?p=policy"
+    secret = 'oauth2_client_id = "c"\noauth2_client_secret = "s"'
+
+    assert read(f'[engine]\noauth2_token_url = "{url}"\n{secret}').engine.oauth2_token_url == url
+
+
 def test_an_environment_secret_replaces_the_other_kind_in_the_file(read: Load) -> None:
     """Whoever sets one of two alternatives in the environment means it instead of the other."""
     text = '[engine]\nusername = "u"\npassword_file = "/absent"\n[broker]\nurls = ["amqp://x"]'
@@ -308,6 +316,8 @@ def test_token_keys_are_read_and_short_ones_refused(
 
 # Mistakes
 
+SIGN_IN = '[engine]\noauth2_token_url = "http://h/token"\noauth2_client_id = "c"'
+
 # Each row: the text, and the start of the one sentence that it must give.
 MISTAKES = [
     ('worker_idd = "x"', 'worker_idd: unknown key; did you mean "worker_id"?'),
@@ -354,6 +364,25 @@ MISTAKES = [
         "engine.token: the engine takes one kind of credentials, found token and headers",
     ),
     ('[engine]\ntoken = "t"\ntoken_file = "/etc/hosts"', "engine.token: cannot stand beside"),
+    (
+        f'{SIGN_IN}\noauth2_client_secret = "s"\ntoken = "t"',
+        "engine.token: the engine takes one kind of credentials, found token and oauth2_token_url",
+    ),
+    (SIGN_IN, "engine.oauth2_token_url: the client's secret is wanted too"),
+    (
+        '[engine]\noauth2_token_url = "http://h"\noauth2_client_secret = "s"',
+        "engine.oauth2_token_url: a client is wanted too; set oauth2_client_id",
+    ),
+    (
+        f'{SIGN_IN}\noauth2_client_secret = "s"\noauth2_client_secret_file = "/etc/hostname"',
+        "engine.oauth2_client_secret: cannot stand beside oauth2_client_secret_file",
+    ),
+    ('[engine]\noauth2_scope = "s"', "engine.oauth2_scope: only goes with oauth2_token_url"),
+    ('[engine]\noauth2_token_url = "h/token"', "engine.oauth2_token_url: a URL that begins"),
+    ('[engine]\noauth2_token_url = "http://u:p@h"', "engine.oauth2_token_url: credentials do not"),
+    ('[engine]\noauth2_token_url = "http://h/ä"', "engine.oauth2_token_url: a URL of printable"),
+    ('[engine]\noauth2_token_url = "http://h?a#b"', "engine.oauth2_token_url: a URL of printable"),
+    ('[engine]\noauth2_client_auth = "jwt"', 'engine.oauth2_client_auth: one of "basic" or "post"'),
     ('[broker]\nurl = "http://h"', "broker.url: a URL that begins with amqp:// or amqps://"),
     ('[broker]\nurl = "amqp://h:99999"', "broker.url: a URL that begins with amqp://"),
     ('[broker]\nurl = "amqp://h/a/b"', "broker.url: one virtual host is wanted after the host"),
@@ -603,7 +632,7 @@ def test_no_problem_repeats_a_value(read: Load, table: str, key: str, value: str
 
 
 def _uncommented() -> list[str]:
-    return re.findall(r"^# ([a-z_]+ = .*)$", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(r"^# ([a-z0-9_]+ = .*)$", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def _tables_of_example(text: str) -> dict[str, set[str]]:
@@ -614,7 +643,7 @@ def _tables_of_example(text: str) -> dict[str, set[str]]:
         if header := re.match(r"\[([^\]]+)\]", line):
             table = header[1]
             tables[table] = set()
-        elif key := re.match(r"(?:# )?([a-z_]+) = ", line):
+        elif key := re.match(r"(?:# )?([a-z0-9_]+) = ", line):
             tables[table].add(key[1])
     return tables
 
@@ -659,6 +688,8 @@ def test_every_commented_line_of_the_example_can_be_used(problems: Problems) -> 
         "client_cert_file",
         "client_key_file",
         "ca_file",
+        "oauth2_client_secret",
+        "oauth2_client_secret_file",
         "password",
         "password_file",
         "queue",

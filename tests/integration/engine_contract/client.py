@@ -63,6 +63,12 @@ class Engine:
         files = {PROCESSES.name: (PROCESSES.name, PROCESSES.read_bytes())}
         _ok(self.session.post(f"{self.url}/deployment/create", data=data, files=files, timeout=60))
 
+    def deploy_xml(self, xml: str, tenant_id: str | None = None) -> None:
+        """Deploy one process of a test's own."""
+        data = {"deployment-name": "contract", **({"tenant-id": tenant_id} if tenant_id else {})}
+        files = {"own.bpmn": ("own.bpmn", xml.encode())}
+        _ok(self.session.post(f"{self.url}/deployment/create", data=data, files=files, timeout=60))
+
     def start(
         self,
         topic: str,

@@ -12,6 +12,7 @@ from tests.integration.engine_contract.client import (
     refused,
     suspend,
 )
+from tests.support.engine import process_xml, unique
 
 
 class TestQueries:
@@ -157,3 +158,22 @@ class TestQueries:
         unknown = engine.call("GET", "/external-task/nope/errorDetails")
         message = "No external task found with id nope: externalTask is null"
         refused(unknown, 500, "NullValueException", message, 0)
+
+    def test_the_latest_version_of_each_process(self, engine: Engine) -> None:
+        """What is deployed, without the versions that only old instances still run."""
+        key = unique("versions")
+        for topics in (["first"], ["second"]):
+            for tenant_id in (None, TENANT):
+                engine.deploy_xml(process_xml(key, topics), tenant_id)
+
+        def versions(**filters: Any) -> list[tuple[str, int]]:
+            sort = {"sortBy": "version", "sortOrder": "asc"}
+            found = engine.get("/process-definition", key=key, **sort, **filters)
+            return sorted((str(d["tenantId"]), d["version"]) for d in found)
+
+        latest = engine.get("/process-definition", latestVersion="true", key=key)
+        models = [engine.get(f"/process-definition/{d['id']}/xml")["bpmn20Xml"] for d in latest]
+
+        assert versions() == [(t, v) for t in ("None", TENANT) for v in (1, 2)]
+        assert versions(latestVersion="true") == [("None", 2), (TENANT, 2)]
+        assert all("second" in model and "first" not in model for model in models)
