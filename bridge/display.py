@@ -43,13 +43,14 @@ class Display:
         ledger: Ledger,
         circuits: Circuits,
         problems: Callable[[], Mapping[str, str]],
-        stopping: threading.Event,
     ) -> None:
         now = settings()
         options = plan.http_options(now.engine)
         quick = replace(options, read_timeout=min(LOOK_SECONDS, options.read_timeout))
         self._settings = settings
-        self._records = EngineRecords(quick, stopping)
+        once = threading.Event()
+        once.set()  # a look that fails is not tried again: whoever looks asks again soon
+        self._records = EngineRecords(quick, once)
         self._surroundings = Surroundings(
             topics,
             (now.broker.names.parked, now.broker.names.wait),

@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Literal
 
 import structlog
@@ -47,6 +48,7 @@ EXIT_OK = 0
 EXIT_DIED = 1
 CONFIRM_SECONDS = 10.0
 SLOW_STOP_SECONDS = 1.0
+SIGNAL_SECONDS = 0.5
 CONNECTING_SECONDS = 5.0
 RESULTS_IN_HAND = 4  # of the largest size, for each result queue
 
@@ -58,8 +60,8 @@ class Service:
         self._grace = settings.stop_grace.total_seconds()
         self._stopping = threading.Event()  # no more fetching
         self._ended = threading.Event()  # a stop was asked for, or a loop died
-        # What `run` is to do next: an event that it waits for could not be set in a signal handler,
-        # which may interrupt the wait while it holds the event's lock.
+        # What `run` is to do next.  No event: a signal handler cannot set one whose lock the wait
+        # holds that it interrupts.
         self._asked: SimpleQueue[Literal["reload", "end"]] = SimpleQueue()
         self._died: str | None = None
         self._threads: list[threading.Thread] = []
@@ -81,7 +83,7 @@ class Service:
             self._start(name, loop)
         port = None if self._display is None else self._display.port
         log.info("bridge started", version=__version__, topics=len(self._topics), status_port=port)
-        while self._asked.get() == "reload":
+        while self._next() == "reload":
             self._changeover.reload()
         if self._died is not None:
             log.error("bridge stops, a part died", part=self._died)
@@ -226,7 +228,6 @@ class Service:
             ledger=self._ledger,
             circuits=self._circuits,
             problems=self.problems,
-            stopping=self._ended,
         )
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -298,6 +299,12 @@ class Service:
         self._stopping.set()
         self._end()
         log.info("bridge stops", signal=signal.Signals(number).name)
+
+    def _next(self) -> Literal["reload", "end"]:
+        # A signal that comes in the moment before a wait does not interrupt it.
+        while True:
+            with suppress(Empty):
+                return self._asked.get(timeout=SIGNAL_SECONDS)
 
     def _end(self) -> None:
         self._ended.set()
