@@ -41,6 +41,10 @@ class Reloaded:
         eventually(lambda: self.answers() > before, LIMIT, what="an answer to SIGHUP")
         return next(line for line in reversed(self.bridge.log()) if line["event"] in ENDS)
 
+    def stops(self) -> None:
+        """Gracefully; a failing test has its last words."""
+        assert self.bridge.stop() == 0, self.bridge.tail()
+
     def answers(self) -> int:
         return sum(len(self.bridge.events(event)) for event in ENDS)
 
@@ -76,7 +80,7 @@ def test_a_topic_that_is_added_flows_at_once(engine: EngineRest, amqp_url: str) 
             eventually(lambda: engine.finished(first_key) == 1, LIMIT)
         eventually(bridge.is_ready, LIMIT)
         assert bridge.events("queue not consumed") == []
-        assert bridge.stop() == 0
+        reloaded.stops()
 
 
 def test_a_topic_that_is_removed_finishes_what_is_in_flight(
@@ -104,8 +108,9 @@ def test_a_topic_that_is_removed_finishes_what_is_in_flight(
         eventually(lambda: amqp.consumers(f"{removed}.results") == 0, LIMIT)
         amqp.answer(message, done(message))
         eventually(lambda: amqp.count(f"{removed}.results") == 1, LIMIT)
-        [waiting] = engine.tasks(topicName=removed)
-        assert waiting["workerId"] is None
+        # What a poll under way brought is given back.
+        eventually(lambda: len(engine.tasks(topicName=removed, notLocked=True)) == 1, LIMIT)
+        assert amqp.count(removed) == 0
 
         reloaded.reload({kept: {}, removed: {}})
 
@@ -113,7 +118,7 @@ def test_a_topic_that_is_removed_finishes_what_is_in_flight(
             eventually(lambda: engine.finished(key) == 2, LIMIT)
         eventually(lambda: amqp.count(f"{removed}.results") == 0, LIMIT)
         eventually(bridge.is_ready, LIMIT)
-        assert bridge.stop() == 0
+        reloaded.stops()
 
 
 def test_what_a_topic_is_changed_to_holds_from_the_next_task_on(
@@ -145,7 +150,7 @@ def test_what_a_topic_is_changed_to_holds_from_the_next_task_on(
         for message in others:
             amqp.answer(message, done(message))
         eventually(lambda: engine.finished(key) == 2, LIMIT)
-        assert bridge.stop() == 0
+        reloaded.stops()
     engine.clean(key)
 
 
@@ -166,7 +171,7 @@ def test_a_paused_topic_is_mended_by_a_reload(engine: EngineRest, amqp_url: str)
         with Worker(amqp_url, topic, done):
             eventually(lambda: engine.finished(key) > 0, LIMIT)
         eventually(bridge.is_ready, LIMIT)
-        assert bridge.stop() == 0
+        reloaded.stops()
     engine.clean(key)
 
 
@@ -194,9 +199,9 @@ def test_bad_settings_change_nothing(
         assert problem in told["problem"]
         engine.start(key)
         eventually(lambda: engine.finished(key) == 1, LIMIT)
-        assert bridge.is_ready()
+        eventually(bridge.is_ready, LIMIT)
         assert bridge.events("settings reloaded") == []
-        assert bridge.stop() == 0
+        reloaded.stops()
 
 
 def test_what_needs_a_restart_is_said_and_left_as_it_is(engine: EngineRest, amqp_url: str) -> None:
@@ -228,13 +233,13 @@ def test_what_needs_a_restart_is_said_and_left_as_it_is(engine: EngineRest, amqp
         with Worker(amqp_url, topic, done):
             engine.start(key)
             eventually(lambda: engine.finished(key) == 1, LIMIT)
-        assert bridge.is_ready()
+        eventually(bridge.is_ready, LIMIT)
 
         refused = reloaded.reload({topic: {"publish_window": "12100ms", "lease": "121s"}})
 
         assert "at least 10 x publish_window" in refused["problem"]
         assert refused["problem"].endswith(f"{window} stays 13s until a restart")
-        assert bridge.stop() == 0
+        reloaded.stops()
 
 
 def test_a_reload_during_an_outage_of_the_broker_is_taken_over_after_it(
@@ -258,8 +263,8 @@ def test_a_reload_during_an_outage_of_the_broker_is_taken_over_after_it(
                 eventually(lambda: amqp.count(second) == 1, LIMIT)
             with Worker(amqp_url, second, done):
                 eventually(lambda: engine.finished(second_key) == 1, LIMIT)
-            assert bridge.count(first, "fetched") == 0
-            assert bridge.stop() == 0
+            assert bridge.count(first, "confirmed") == 0
+            reloaded.stops()
     engine.clean(first_key)
 
 
@@ -271,11 +276,12 @@ def test_ten_reloads_under_load_lose_and_double_nothing(engine: EngineRest, amqp
     stays, comes, moves = (unique(short) for short in ("stays", "comes", "moves"))
     keys = {topic: engine.deploy_topics(topic) for topic in (stays, comes, moves)}
     queues = [f"{moves}-{n}" for n in range(2)]
-    count = 250
+    count, reloads = 250, 10
+    wanted = {stays: count + reloads, comes: count, moves: count}
 
     def settings_of(number: int) -> Topics:
         """Of the reload with this number."""
-        room: dict[str, Any] = {"max_in_flight": 20 + number}
+        room: dict[str, Any] = {"max_in_flight": 20 + number, **PATIENT}
         topics = {stays: room, moves: {"queue": queues[number % 2], **room}, comes: room}
         return {topic: keys for topic, keys in topics.items() if topic != comes or not number % 2}
 
@@ -283,7 +289,7 @@ def test_ten_reloads_under_load_lose_and_double_nothing(engine: EngineRest, amqp
         EngineRest(engine.url).start_many(keys[topic], count)
 
     reloaded = Reloaded(engine, amqp_url, settings_of(0))
-    other = Reloaded(engine, amqp_url, {stays: {"max_in_flight": 20}})
+    other = Reloaded(engine, amqp_url, {stays: {"max_in_flight": 20, **PATIENT}})
     with reloaded.bridge as bridge, other.bridge as peer, Amqp(amqp_url) as amqp:
         amqp.channel.queue_declare(queues[1], durable=True, arguments=TASK_QUEUE)
         workers = [Worker(amqp_url, queue, done) for queue in (stays, comes, *queues)]
@@ -292,29 +298,34 @@ def test_ten_reloads_under_load_lose_and_double_nothing(engine: EngineRest, amqp
         load = [threading.Thread(target=start_all, args=(topic,)) for topic in keys]
         for thread in load:
             thread.start()
-        for number in range(1, 11):
-            before = engine.finished(keys[stays])
+        for number in range(1, reloads + 1):
             assert reloaded.reload(settings_of(number))["topics"] == 3 - number % 2
+            before = engine.finished(keys[stays])
+            engine.start(keys[stays])  # the load may be done by now
             eventually(lambda: engine.finished(keys[stays]) > before, LIMIT, what="it flows")  # noqa: B023
         for thread in load:
             thread.join()
-        eventually(lambda: all(engine.finished(k) == count for k in keys.values()), LIMIT * 2)
-        reloaded.ask(settings_of(11))
+        eventually(lambda: {t: engine.finished(k) for t, k in keys.items()} == wanted, LIMIT * 2)
+        reloaded.ask(settings_of(reloads + 1))
         bridge.signal(signal.SIGHUP)
 
-        assert bridge.stop() == peer.stop() == 0
+        reloaded.stops()
+        other.stops()
 
         for worker in workers:
             worker.__exit__(None, None, None)
         seen = [message.properties.message_id for worker in workers for message in worker.seen]
-        assert len(seen) == len(set(seen)) == count * 3
+        assert len(seen) == len(set(seen)) == sum(wanted.values())
         assert all(message_id.endswith(":-") for message_id in seen)
         assert amqp.count("bridge.parked") == amqp.count("bridge.wait") == 0
-        assert peer.events("topic paused") == bridge.events("topic paused") == []
-        assert peer.log()[-1]["event"] == "bridge stopped"
+        refused = [*bridge.events("topic paused"), *peer.events("topic paused")]
+        # An engine under load fails now and then, which is nobody's fault here.
+        assert [e for e in refused if "engine refuses to fetch" not in e["reason"]] == []
     assert [engine.incidents(key) for key in keys.values()] == [[]] * 3
 
 
+# A machine with too much to do may need more than half of a quick window to publish.
+PATIENT = {"publish_window": "30s", "lease": "300s"}
 TASK_QUEUE = {
     "x-queue-type": "quorum",
     "x-overflow": "reject-publish",

@@ -25,6 +25,7 @@ def fill(url: str, queue: str, count: int, **arguments: Any) -> None:
     """A durable quorum queue with so many messages, their bodies counting from 0."""
     with Amqp(url) as amqp:
         amqp.channel.queue_declare(queue, durable=True, arguments={**QUORUM, **arguments})
+        amqp.channel.confirm_delivery()  # else a queue that elects its leader may miss some
         for n in range(count):
             amqp.send("", queue, str(n).encode())
 

@@ -60,6 +60,7 @@ def fill(url: str, queue: str, *sizes: int) -> None:
     """A quorum queue with messages of these sizes; each begins with its number."""
     with Amqp(url) as amqp:
         amqp.channel.queue_declare(queue, durable=True, arguments=QUORUM)
+        amqp.channel.confirm_delivery()  # else a queue that elects its leader may miss some
         for number, size in enumerate(sizes):
             amqp.send("", queue, str(number).encode().ljust(size))
 
