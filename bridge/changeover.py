@@ -90,7 +90,14 @@ class Changeover:
         except SettingsError as error:
             _refuse(error.problems)
             return
+        except Exception:
+            log.exception("settings not reloaded")  # whatever it was, tasks flow on
+            return
         _tell(difference, keys_differ=keys != self._token_keys)
+        for change in difference.changed:
+            if change.path[-1] == "reply" and self._ledger.held(str(change.path[1])):
+                why = "answers to messages that are out are read in the new way"
+                log.warning("reply changed with tasks in flight", key=change.key, reason=why)
         self._take_over(difference.settings)
 
     def _take_over(self, settings: Settings) -> None:
@@ -100,13 +107,13 @@ class Changeover:
             self._settings = settings
             self._results = self._results | _result_queues(settings)
             self._left -= topics.keys()
+            self._topology.expect(self._parts())  # before anybody looks at a lane
             for lane, wanted in _by_lane(plan.topology(settings)).items():
                 paused = not self._circuits.is_closed(lane) and topics[lane] != before.get(lane)
                 if wanted != parts.get(lane) or paused:
                     self._circuits.look_first(lane)
             self._callers.share(len(topics))
             self._expect(topics)
-            self._topology.expect(self._parts())
             self._topics.replace(topics.values())
         self._chores.submit("reloaded topics", self._begin)
         if not self._watching and self._topics.known.keys() - self._topics.served.keys():

@@ -83,7 +83,7 @@ class Service:
             self._start(name, loop)
         port = None if self._display is None else self._display.port
         log.info("bridge started", version=__version__, topics=len(self._topics), status_port=port)
-        while self._next() == "reload":
+        while self._next() == "reload" and not self._ended.is_set():
             self._changeover.reload()
         if self._died is not None:
             log.error("bridge stops, a part died", part=self._died)

@@ -58,7 +58,7 @@ class Look(Generic[T]):
     def run(self) -> None:
         """Ask when somebody wants to know, until stopped."""
         while self._await_want():
-            began, answer = monotonic(), self._ask()
+            began, answer = monotonic(), self._asked()
             with self._changed:
                 self._answer, self._asked_at, self._wanted = answer, began, False
                 self._changed.notify_all()
@@ -68,6 +68,14 @@ class Look(Generic[T]):
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def _asked(self) -> T | None:
+        try:
+            return self._ask()
+        except Exception:
+            # Whoever answers there, and whatever: what only shows must not end what works.
+            log.exception("not to be looked at")
+            return None
 
     def _await_want(self) -> bool:
         with self._changed:

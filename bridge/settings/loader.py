@@ -26,6 +26,7 @@ from bridge.settings.source import TOP_KEYS, Source, read_source
 
 _MAX_FILE_BYTES = 64 * 1024
 _MIN_KEY_BYTES = 32
+_MAX_NAME_BYTES = 255  # of a routing key, by which workers answer
 _ONE_LINE = {"password_file": "the password", "oauth2_client_secret_file": "the secret"}
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
@@ -122,18 +123,32 @@ class _Loader:
                 "or name topics in BRIDGE_TOPICS"
             )
         else:
-            return {name: self._topic(name, table, given) for name, table in tables.items()}
+            found = (self._topic(name, table, given) for name, table in tables.items())
+            return {topic.name: topic for topic in found if topic is not None}
         return {}
 
-    def _topic(self, name: str, table: object, defaults: Mapping[str, object]) -> TopicSettings:
+    def _topic(
+        self, name: str, table: object, defaults: Mapping[str, object]
+    ) -> TopicSettings | None:
+        if not name.isprintable() or not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:
+            self._problems.append(
+                f"{dotted(('topics', name))}: a topic's name has 1 to {_MAX_NAME_BYTES} bytes and "
+                "no control characters; write it as in the process model"
+            )
+            return None
         keys = self._model(TopicKeys, table, ("topics", name))
         own = {key: getattr(keys, key) for key in keys.model_fields_set}
         merged = TopicKeys().model_copy(update={**defaults, **own})
         queue = merged.queue or name
         resolved = {"queue": queue, "routing_key": merged.routing_key or queue}
-        return TopicSettings.model_validate(
-            {**dict(merged), **resolved, "name": name, "result_queue": result_queue(name, queue)}
-        )
+        given = {**dict(merged), **resolved, "result_queue": result_queue(name, queue)}
+        try:
+            return TopicSettings.model_validate({**given, "name": name})
+        except ValidationError:  # every key was right by itself
+            self._problems.append(
+                f"{dotted(('topics', name))}: the name cannot be that of a queue; set queue"
+            )
+            return None
 
     def _model(self, kind: type[_ModelT], table: object, path: Key) -> _ModelT:
         """The table as a model; what is wrong in it is noted and left at its default."""

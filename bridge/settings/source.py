@@ -81,6 +81,9 @@ def _read_toml(config: Path) -> dict[str, object]:
         raise SettingsError((f"{config}: is not UTF-8 text; save it as UTF-8",)) from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError((f"{config}: is not valid TOML: {error}; correct it there",)) from error
+    except (ValueError, RecursionError) as error:
+        what = "has a number of thousands of digits, or a nesting as deep"
+        raise SettingsError((f"{config}: {what}; correct it there",)) from error
 
 
 def _environment_keys() -> Iterator[tuple[str, tuple[tuple[str, ...], Callable[[str], object]]]]:

@@ -165,6 +165,8 @@ def _tuple(value: object) -> object:
 
 
 def _path(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a path without control characters is wanted")
     return Path(value) if isinstance(value, str) and value else value
 
 

@@ -484,6 +484,36 @@ def test_bad_settings_are_told_and_change_nothing(open_rooms: Open, read: Read) 
     ]
 
 
+def test_a_reader_that_breaks_changes_nothing(open_rooms: Open, read: Read) -> None:
+    """A traceback helps whoever mends the reader; the tasks flow on."""
+    desk = Desk(open_rooms().start(), read("[topics.a]"))
+    before = desk.rooms.topics.served
+
+    def break_down() -> Settings:
+        raise RuntimeError("nobody thought of this")
+
+    desk.changeover._read = break_down
+    with capture_logs() as told:
+        desk.changeover.reload()
+
+    assert desk.rooms.topics.served is before
+    assert [line["event"] for line in told] == ["settings not reloaded"]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_answers_that_will_be_read_anew_are_told(open_rooms: Open, read: Read, busy: bool) -> None:
+    """A Celery failure, read as plain JSON, would complete its task."""
+    desk = Desk(open_rooms().start(), read('[topics.a]\nreply = "celery"\ncelery_task = "t"'))
+    if busy:
+        desk.rooms.in_flight()
+
+    with capture_logs() as told:
+        desk.reload(read("[topics.a]"))
+
+    keys = [line["key"] for line in told if line["log_level"] == "warning"]
+    assert keys == (["topics.a.reply"] if busy else [])
+
+
 def test_token_keys_that_differ_need_a_restart(
     open_rooms: Open, read: Read, tmp_path: Path
 ) -> None:

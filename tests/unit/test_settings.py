@@ -578,6 +578,25 @@ def test_a_file_that_is_missing_or_no_toml_is_one_sentence(
     assert "line 2" in problem
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[topics.""]', 'topics."": a topic\'s name has 1 to 255 bytes'),
+        ('[topics."\\u0000"]', "a topic's name has 1 to 255 bytes and no control characters"),
+        (f"[topics.{'a' * 256}]", "a topic's name has 1 to 255 bytes"),
+        (f"[topics.{'a' * 250}]", "the name cannot be that of a queue; set queue"),
+        ('token_key_file = "\\u0000"\n[topics.a]', "token_key_file: a path without control"),
+        (f"renew_warn = {'9' * 5000}\n[topics.a]", "a number of thousands of digits"),
+        (f"a = {'[' * 20_000}{']' * 20_000}\n[topics.a]", "or a nesting as deep"),
+    ],
+)
+def test_what_no_reader_expects_is_one_sentence(problems: Problems, text: str, said: str) -> None:
+    """A reload reads whatever lies there while tasks flow."""
+    (problem,) = problems(text, {})
+
+    assert said in problem
+
+
 def test_a_file_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
     """TOML is UTF-8 by definition; an editor's old code page is a common surprise."""
     (tmp_path / "b.toml").write_bytes(b'worker_id = "\xe4"')

@@ -89,6 +89,22 @@ def test_the_first_answer_is_waited_for(around: Around) -> None:
     ]
 
 
+def test_an_answer_that_nobody_can_read_ends_nothing(around: Around, moved: MovableTime) -> None:
+    """A gateway may answer anything; a bridge that carries tasks must outlive a look."""
+
+    def strange() -> None:
+        raise KeyError("count")
+
+    around.before = strange
+    assert around.room.latest(LONG) == (None, {"pay": 7})
+    around.before = lambda: None
+    moved.offset += FRESH_SECONDS + 1
+
+    queues, _ = around.room.latest(LONG)
+
+    assert queues == {"pay": QueueCount(3, None, 1), "b.parked": None}
+
+
 def test_who_asks_often_gets_the_same_answer(around: Around) -> None:
     """Ten browsers are no more work than one."""
     for _ in range(10):
@@ -115,7 +131,7 @@ def test_many_topics_are_counted_less_often(
     """Each of them is a call to the engine."""
     topics.update((f"t{n}", make_topic(f"t{n}")) for n in range(199))
     around.room.latest(LONG)
-    moved.offset += 19
+    moved.offset += 2 * FRESH_SECONDS
 
     around.room.latest(LONG)
 
