@@ -72,9 +72,11 @@ class Attempts:
         pause = min(pause, topic.timing.deadline)
         self._write_failure(task, replace(report, retries=retries, pause=pause))
         self._settled(topic, task, event)
-        log.info(
-            "task failed", task_id=task.id, topic=topic.name, retries=retries, pause_seconds=pause
-        )
+        if retries == 0:
+            log.warning("incident raised, no attempt is left", task_id=task.id, topic=topic.name)
+        else:
+            told = {"retries": retries, "pause_seconds": pause}
+            log.info("task failed", task_id=task.id, topic=topic.name, **told)
         return True
 
     def incident(self, topic: Topic, token: Token, message: str) -> bool:

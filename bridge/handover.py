@@ -75,7 +75,9 @@ class Handover:
         if topic is None or expires is None:
             return  # not asked for: the lock lapses
         self._metrics.count(topic.name, "fetched")
-        entry = self._ledger.admit(task.id, topic.name, task.retries, expires, began)
+        entry = self._ledger.admit(
+            task.id, topic.name, task.retries, expires, began, now=monotonic()
+        )
         # Asked after admitting: what is removed meanwhile is seen in flight, or given back here.
         if self._stopping.is_set() or topic.name not in self._topics:
             self._give_back(topic, entry)
@@ -110,7 +112,7 @@ class Handover:
         self._publisher.publish(
             publication,
             partial(self._published, topic, entry),
-            publish_by=entry.since + topic.timing.publish_window / 2,
+            publish_by=entry.lock_ends - topic.timing.publish_window / 2,
         )
 
     def _token(self, task: LockedTask, topic: Topic) -> str:

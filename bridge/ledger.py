@@ -91,11 +91,19 @@ class Ledger:
         return self._held.get(topic, 0)
 
     def admit(
-        self, task_id: str, topic: str, retries: int | None, expires: float, began: float
+        self,
+        task_id: str,
+        topic: str,
+        retries: int | None,
+        expires: float,
+        began: float,
+        *,
+        now: float | None = None,
     ) -> Entry:
         """Take in a task that a fetch, begun at `began`, has locked for the publish window.
 
-        Before it is published: its result may beat the broker's confirm.
+        Nobody knows when in its course: its lock is counted from `began`, the time that it is in
+        flight from `now`.  Before it is published: its result may beat the broker's confirm.
         """
         timing = self._timings[topic]
         entry = Entry(
@@ -103,7 +111,7 @@ class Ledger:
             topic=topic,
             retries=retries,
             serial=next(self._serials),
-            since=began,
+            since=began if now is None else now,
             expiries=(LockWindow.exactly(expires),),
             lock_ends=began + timing.publish_window,
             due=began + timing.publish_window / 2,

@@ -82,7 +82,9 @@ class Service:
         for name, loop in self._loops:
             self._start(name, loop)
         port = None if self._display is None else self._display.port
-        log.info("bridge started", version=__version__, topics=len(self._topics), status_port=port)
+        host = self._changeover.settings.status.listen.rpartition(":")[0]
+        at = {"status_port": port, "page": None if port is None else f"http://{host}:{port}/"}
+        log.info("bridge started", version=__version__, topics=len(self._topics), **at)
         while self._next() == "reload" and not self._ended.is_set():
             self._changeover.reload()
         if self._died is not None:

@@ -33,7 +33,7 @@ _NO_MARKS: Mapping[str, Any] = {}
 _RECIPIENTS = frozenset({"CC", "BCC"})
 # RabbitMQ reads these as its own: a message that claims to have died in its result queue is dropped
 # on its way back there, as one that goes round in circles.
-_DEATHS = frozenset(
+DEATHS = frozenset(
     {"x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"}
 )
 
@@ -80,7 +80,8 @@ class Sidings:
             log.error("cannot park, the message waits", queue=self._parked, reason=reason)
             self.wait(delivery, lambda: then(False))
 
-        copy = _copy(delivery, _RECIPIENTS, marks, routing_key=self._parked)
+        set_aside = _set_aside(delivery)
+        copy = copy_of(delivery, _RECIPIENTS, {**set_aside, **marks}, routing_key=self._parked)
         self._send(_plainer(copy, marks), lambda: then(True), full)
 
     def wait(
@@ -102,10 +103,10 @@ class Sidings:
             self._wait_reached = False
             self._later(lambda: self.wait(delivery, then, marks))
 
-        copy = _copy(
+        copy = copy_of(
             delivery,
-            _RECIPIENTS | _DEATHS,
-            marks,
+            _RECIPIENTS | DEATHS,
+            {**_set_aside(delivery), **marks},
             exchange=self._wait,
             routing_key=delivery.queue,
         )
@@ -156,7 +157,13 @@ def _plainer(copy: Publication, marks: Mapping[str, Any]) -> Iterator[Publicatio
     yield replace(copy, headers=marks)
 
 
-def _copy(
+def _set_aside(delivery: Delivery) -> dict[str, str]:
+    """What RabbitMQ would act upon, as headers."""
+    stood = {"originalExpiration": delivery.expiration, "originalUserId": delivery.user_id}
+    return {name: value for name, value in stood.items() if value is not None}
+
+
+def copy_of(
     delivery: Delivery,
     without: frozenset[str],
     marks: Mapping[str, Any],
@@ -164,15 +171,16 @@ def _copy(
     exchange: str = "",
     routing_key: str,
 ) -> Publication:
+    """A copy for another queue with these `marks`, and with every other header and property but
+    those `without`, `expiration` and `user_id`, which RabbitMQ would act upon.
+    """
     kept = {name: value for name, value in delivery.headers.items() if name not in without}
-    stood = {"originalExpiration": delivery.expiration, "originalUserId": delivery.user_id}
-    set_aside = {name: value for name, value in stood.items() if value is not None}
     return Publication(
         lane=LANE,
         exchange=exchange,
         routing_key=routing_key,
         body=delivery.body,
-        headers={**writable(kept, HEADERS_MAX_BYTES), **set_aside, **marks},
+        headers={**writable(kept, HEADERS_MAX_BYTES), **marks},
         message_id=delivery.message_id,
         correlation_id=delivery.correlation_id,
         reply_to=delivery.reply_to,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
@@ -21,12 +22,22 @@ log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 5.0
 # Looks at a hundred topics must not keep the engine busy.
-FRESH_SECONDS_EACH = 0.1
+FRESH_SECONDS_EACH = 0.2
 STALE_SECONDS = 60.0
 # What the engine would give to a fetch: unlocked, with retries left, not suspended.
 FETCHABLE = {"notLocked": True, "withRetriesLeft": True, "active": True}
+# What nobody gets until an operator gives it a retry: each has an incident.
+STUCK = {"noRetriesLeft": True}
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCount:
+    """A topic's tasks in the engine: those that can be fetched, and those with no retries left."""
+
+    waiting: int
+    stuck: int
 
 
 class Look(Generic[T]):
@@ -84,7 +95,7 @@ class Look(Generic[T]):
 
 
 class Surroundings:
-    """Queues and waiting tasks of the topics, which may change at any time.
+    """Queues and tasks of the topics, which may change at any time.
 
     `count_queues` raises BrokerUnavailable, `count_tasks` EngineError; `queues` are looked at
     beside those of the topics.
@@ -102,24 +113,24 @@ class Surroundings:
         self._count_queues = count_queues
         self._count_tasks = count_tasks
         self._filled = Look(self._look_at_queues, self._fresh)
-        self._waiting = Look(self._look_at_engine, self._fresh)
-        self.loops = (("queue looks", self._filled.run), ("engine looks", self._waiting.run))
+        self._engine = Look(self._look_at_engine, self._fresh)
+        self.loops = (("queue looks", self._filled.run), ("engine looks", self._engine.run))
 
     def latest(
         self, wait: float
-    ) -> tuple[Mapping[str, QueueCount | None] | None, Mapping[str, int] | None]:
-        """The counts of queues by name, and of fetchable tasks by topic; None: not known.  Waits so
-        many seconds for what is not fresh.
+    ) -> tuple[Mapping[str, QueueCount | None] | None, Mapping[str, EngineCount] | None]:
+        """The counts of queues by name, and of tasks by topic; None: not known.  Waits so many
+        seconds for what is not fresh.
         """
         limit = monotonic() + wait
-        self._waiting.latest()  # both begin at once
+        self._engine.latest()  # both begin at once
         queues = self._filled.latest(wait)
-        return queues, self._waiting.latest(max(0.0, limit - monotonic()))
+        return queues, self._engine.latest(max(0.0, limit - monotonic()))
 
     def stop(self) -> None:
         """Have the loops end."""
         self._filled.stop()
-        self._waiting.stop()
+        self._engine.stop()
 
     def _fresh(self) -> float:
         return max(FRESH_SECONDS, FRESH_SECONDS_EACH * len(self._topics))
@@ -133,12 +144,16 @@ class Surroundings:
             log.debug("queues not counted", reason=str(error))
             return None
 
-    def _look_at_engine(self) -> Mapping[str, int] | None:
+    def _look_at_engine(self) -> Mapping[str, EngineCount] | None:
+        count = self._count_tasks
         try:
             return {
-                topic: self._count_tasks(topicName=topic, **FETCHABLE)
+                topic: EngineCount(
+                    waiting=count(topicName=topic, **FETCHABLE),
+                    stuck=count(topicName=topic, **STUCK),
+                )
                 for topic in list(self._topics)
             }
         except EngineError as error:
-            log.debug("waiting tasks not counted", reason=error.brief)
+            log.debug("tasks not counted", reason=error.brief)
             return None

@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from deploy.local import choice
@@ -25,6 +26,15 @@ def missing(error: PartError) -> None:
 
 
 pytest_plugins = ["tests.consumers.matrix"]
+
+# How long an example takes is a word on the machine: on a busy one it is a second.
+hypothesis.settings.register_profile(
+    "patient",
+    hypothesis.settings.default,  # its own profile for continuous integration, where CI is set
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

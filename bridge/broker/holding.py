@@ -1,7 +1,8 @@
 """The messages of one queue in hand: looked at one by one, then let go or given back.
 
 Giving back counts as a delivery, and RabbitMQ drops what was delivered too often (from 4.0 on after
-20 times, whoever looked): a message near that is replaced by a fresh copy of itself.  Whatever
+20 times, whoever looked): a message near that is replaced by a fresh copy of itself; one whose
+headers cannot be read, its count among them, at the second look, by a copy of its body.  Whatever
 breaks, a message lies in its queue again; at worst it does so twice.  Gives back in no order.
 """
 
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 
 from bridge.broker.client import Client, broker_errors
@@ -30,6 +32,9 @@ _LOOK_AGAIN_SECONDS = 0.05
 _LOCKED, _FORBIDDEN = 405, 403
 # What RabbitMQ adds at each delivery, and where it would send copies of a copy.
 PASSING_HEADERS = frozenset({"x-delivery-count", "x-acquired-count", "CC", "BCC"})
+
+# The reason that stands in the copy of a message whose headers nobody could read.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,7 @@ class Holding:
 
     def keep(self, held: Held) -> None:
         """Leave it in the queue: given back at the end, or replaced by its copy now."""
-        count = held.delivery.headers.get("x-delivery-count", 0)
-        if isinstance(count, int) and count >= GIVEN_BACK_MAX and self._copied(held):
+        if _worn(held) and self._copied(held):
             self._channel.basic_ack(held.delivery.tag)  # the copy is confirmed
         else:
             self._in_hand = True
@@ -131,8 +135,6 @@ class Holding:
         self._channel.close()
 
     def _copied(self, held: Held) -> bool:
-        if held.unreadable is not None:
-            return False
         body = held.delivery.body
         try:
             self._publishing().basic_publish("", self._queue, body, _fresh(held), mandatory=True)
@@ -145,8 +147,20 @@ class Holding:
         return True
 
 
+def _worn(held: Held) -> bool:
+    """Whether a copy must take its place."""
+    if held.unreadable is not None:
+        return held.delivery.redelivered
+    count = held.delivery.headers.get("x-delivery-count", 0)
+    return isinstance(count, int) and count >= GIVEN_BACK_MAX
+
+
 def _fresh(held: Held) -> Any:
     """The properties of a copy.  A user id would be refused as another user's."""
+    if held.unreadable is not None:
+        detail = f"its properties could not be read ({held.unreadable}) and are not in this copy"
+        headers = {"reason": UNREADABLE, "reasonDetail": detail}
+        return pika.BasicProperties(headers=headers, delivery_mode=2)
     properties = copy.copy(held.properties)
     kept = {k: v for k, v in held.delivery.headers.items() if k not in PASSING_HEADERS}
     if held.delivery.user_id is not None:

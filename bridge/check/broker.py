@@ -6,7 +6,7 @@ what it could not look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -146,8 +146,7 @@ class _Look:
             else:
                 yield from self._queue(part)
         if self.to_do.parts:
-            names = ", ".join(part.name for part in self.to_do.parts)
-            yield ok("broker", f"to be declared at the start: {names}")
+            yield ok("broker", f"to be declared at the start: {_named(self.to_do.parts)}")
         elif self._declares:
             yield ok("broker", "every queue and exchange is there")
         yield from self._rights()
@@ -252,3 +251,11 @@ class _Look:
         patterns: Mapping[str, Any] = self.management.permissions(self.inspector.vhost)
         needs = rights.needed(self.settings, self.to_do)
         yield from rights.findings(needs, patterns, self.management.username)
+
+
+def _named(parts: Sequence[Exchange | Queue]) -> str:
+    """Exchanges and queues by name, kind by kind: an exchange may be called like a queue."""
+    exchanges = ", ".join(part.name for part in parts if isinstance(part, Exchange))
+    queues = ", ".join(part.name for part in parts if isinstance(part, Queue))
+    kinds = (("exchanges", exchanges), ("queues", queues))
+    return "; ".join(f"{kind} {names}" for kind, names in kinds if names)

@@ -6,9 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bridge.cli.options import EXIT_SETTINGS, EXIT_UNREACHABLE, Config, confirmed, load, refuse
+from bridge.cli.options import (
+    EXIT_SETTINGS,
+    EXIT_UNREACHABLE,
+    EXIT_WRONG,
+    Config,
+    DryRun,
+    Json,
+    Yes,
+    confirmed,
+    load,
+    refuse,
+)
 from bridge.cli.printing import as_json, printable, table
-from bridge.cli.tasks import EXIT_WRONG, Json, Process, Topic
+from bridge.cli.tasks import Process, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +32,6 @@ Ids = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation at run time)
     typer.Argument(metavar="TASK...", help="Task ids."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
 
 
 def retry(
@@ -78,8 +87,8 @@ def release(
         typer.Option(
             "--older-than",
             metavar="TIME",
-            help="With --topic: only tasks held for longer, such as 5m. Where no bridge says "
-            "since when, the task's creation counts.",
+            help="With --topic: only tasks held for longer, such as 5m. Where the bridge that is "
+            "asked does not hold a task, its creation counts.",
         ),
     ] = None,
     yes: Yes = False,
@@ -90,7 +99,7 @@ def release(
     """Give tasks that this bridge holds back to the engine now: they are published again.
 
     For messages that are lost, as after a purge of their queue. One that is not lost comes twice,
-    with the same message_id. A task between two attempts gets its next one at once.
+    with the same message_id. A task that is named between two attempts gets its next one at once.
     Exit codes as of retry.
     """
     from bridge.desk import asking
@@ -128,7 +137,9 @@ def release(
 def _seconds(ids: list[str] | None, topic: str | None, older_than: str | None) -> float:
     from bridge.settings.values import parse_duration
 
-    if bool(ids) == bool(topic):
+    if ids and topic:
+        refuse(("name the tasks to release or say --topic and --older-than, not both",))
+    if not ids and not topic:
         refuse(("name the tasks to release, or say --topic and --older-than",))
     if topic and older_than is None:
         refuse(("--older-than is missing: say for how long they are held, or 0s for all",))
@@ -152,6 +163,7 @@ def _preview(chosen: Chosen, what: str, *, json: bool) -> None:
         lines.append(table(("TASK", "TOPIC", "PROCESS", "BUSINESS KEY"), rows))
     if len(chosen.tasks) > FIRST:
         lines.append(f"and {len(chosen.tasks) - FIRST} more")
+    lines += [printable(note) for note in chosen.notes]
     typer.echo("\n".join(lines), err=json)
 
 
@@ -173,6 +185,7 @@ def _end(
             "dryRun": dry_run,
             "chosen": [task.id for task in chosen.tasks],
             "topics": [{"topic": name, "count": count} for name, count in chosen.topics()],
+            "notes": list(chosen.notes),
             **(more or {}),
             "done": list(finished),
             "notDone": [{"taskId": i, "reason": reason} for i, reason in not_done],

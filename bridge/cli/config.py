@@ -8,10 +8,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from bridge.cli.options import DEFAULT_CONFIG, EXIT_UNREACHABLE, Config, existing, refuse
+from bridge.cli.options import (
+    DEFAULT_CONFIG,
+    EXIT_UNREACHABLE,
+    EXIT_WRONG,
+    Config,
+    Json,
+    existing,
+    refuse,
+)
 from bridge.errors import EngineError, SettingsError
-
-EXIT_NOTHING_FOUND = 1
 
 config = typer.Typer(
     help="Show the settings in force and where they come from.",
@@ -31,7 +37,7 @@ def show(
     set_only: Annotated[
         bool, typer.Option("--set", help="Only what somebody has set, no defaults.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the values as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Print every value in force and where it comes from.
 
@@ -68,7 +74,9 @@ def init(
     force: Annotated[
         bool, typer.Option("--force", help="Write it although the file is there.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Also print what was found, as one JSON document.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Write a settings file for the topics that the engine has.
@@ -92,7 +100,7 @@ def init(
         found = proposal.look(engine)
         if not found.topics:
             cure = "deploy a process with external tasks first"
-            refuse((f"the engine at {engine.url} has no topic; {cure}",), EXIT_NOTHING_FOUND)
+            refuse((f"the engine at {engine.url} has no topic; {cure}",), EXIT_WRONG)
         proposal.write(found, output)
     except SettingsError as error:
         refuse(error.problems)

@@ -10,7 +10,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from bridge.cli.options import EXIT_SETTINGS, Config, colored, existing, refuse
+from bridge.cli.options import EXIT_SETTINGS, Config, existing, refuse
+from bridge.cli.printing import colored
 from bridge.errors import SettingsError
 
 

@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from bridge.cli.options import EXIT_UNREACHABLE, Config, confirmed, load, quiet, refuse
+from bridge.cli.options import (
+    EXIT_WRONG,
+    Config,
+    DryRun,
+    Json,
+    Yes,
+    broker_silent,
+    confirmed,
+    load,
+    quiet,
+    refuse,
+)
 from bridge.cli.parked_text import (
     list_document,
     many,
+    none_of,
     parked_document,
     show_document,
     shown,
@@ -25,7 +37,6 @@ if TYPE_CHECKING:
     from bridge.desk.parked import Chosen, Done, ParkedMessages
     from bridge.desk.parked_message import Parked
 
-EXIT_WRONG = 1
 _FIRST = 20
 
 app = typer.Typer(
@@ -47,9 +58,6 @@ Ids = Annotated[
     typer.Argument(metavar="ID", help="As the list shows them."),
 ]
 All = Annotated[bool, typer.Option("--all", help="All that --reason and --topic leave.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("list")
@@ -62,11 +70,12 @@ def list_(
     reached.
     """
     with _opened(config) as (parked, choose):
-        found = parked.find(choose(None, reason, topic))
+        every = parked.find(choose(None, None, None))
+        found = [one for one in every if one in choose(None, reason, topic)]
     if json:
         typer.echo(as_json(list_document(parked.queue, found)))
     else:
-        typer.echo(table_of(found) if found else "nothing is parked")
+        typer.echo(table_of(found) if found else none_of(len(every), reason, topic))
 
 
 @app.command()
@@ -170,13 +179,13 @@ def _opened(
     def choose(ids: Sequence[str] | None, reason: str | None, topic: str | None) -> Chosen:
         return desk.Chosen(frozenset(ids) if ids else None, reason, topic)
 
+    settings = load(config)
     try:
-        yield desk.ParkedMessages(load(config)), choose
+        yield desk.ParkedMessages(settings), choose
     except desk.ParkedUnusable as error:
         refuse((str(error),), EXIT_WRONG)
     except BrokerUnavailable as error:
-        text = f"RabbitMQ: {error}; start it or correct [broker] url, then look again"
-        refuse((text,), EXIT_UNREACHABLE)
+        broker_silent(error, settings)
 
 
 def _write(path: Path, body: bytes) -> None:

@@ -30,6 +30,15 @@ def table_of(found: Sequence[Parked]) -> str:
     return table(headings, rows, right=("AGE", "BYTES"))
 
 
+def none_of(total: int, reason: str | None, topic: str | None) -> str:
+    """Where nothing is to be listed: of how many nothing was wanted."""
+    if not total:
+        return "nothing is parked"
+    wanted = [f"of topic {topic}"] if topic is not None else []
+    wanted += [f"with reason {reason}"] if reason is not None else []
+    return printable(f"none {' '.join(wanted)}; {total} in all")
+
+
 def shown(found: Shown, *, with_body: bool) -> str:
     properties = {**found.properties, **{f"header {k}": v for k, v in found.headers.items()}}
     lines = [table_of((found.parked,)), ""]

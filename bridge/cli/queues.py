@@ -12,19 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from bridge.cli.options import EXIT_UNREACHABLE, Config, colored, load, quiet, refuse
-from bridge.cli.printing import ago, as_json, printable, table
+from bridge.cli.options import (
+    EXIT_UNREACHABLE,
+    EXIT_WRONG,
+    Config,
+    Json,
+    broker_silent,
+    load,
+    quiet,
+    refuse,
+)
+from bridge.cli.printing import ago, as_json, colored, printable, table
 
 if TYPE_CHECKING:
     from bridge.desk import top as desk_top
     from bridge.desk import topics as desk_topics
 
-EXIT_WRONG = 1
 # Queues are counted only once somebody asks; a second look also tells the rates.
 _LOOKS_ONCE, _ONCE_SECONDS = 4, 1.0
+_INTERVAL_LEAST = 0.2
 _QUIT = frozenset(b"qQ\x03\x1b")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def top(
@@ -50,9 +57,11 @@ def top(
     from bridge.settings.values import parse_duration
 
     try:
-        seconds = max(0.2, parse_duration(interval).total_seconds())
+        seconds = parse_duration(interval).total_seconds()
     except ValueError as error:
         refuse((f"--interval: {error}",))
+    if seconds < _INTERVAL_LEAST:
+        refuse((f"--interval: {interval} is too short; at least 200ms is wanted",))
     try:
         address = url if url is not None else desk.url_of(load(config))
         if once or json or not _can_go_on():
@@ -61,6 +70,8 @@ def top(
             typer.echo(as_json(_document(document, now)) if json else _screen(now, address))
             return
         _live(address, seconds)
+    except desk.NoAddress as error:
+        refuse((str(error),))
     except desk.BridgeSilent as error:
         refuse((str(error),), EXIT_UNREACHABLE)
 
@@ -82,7 +93,7 @@ def topics(json: Json = False, config: Config = None) -> None:
     except EngineError as error:
         refuse((asking.unreachable(error, settings.engine),), EXIT_UNREACHABLE)
     except BrokerUnavailable as error:
-        refuse((f"RabbitMQ: {error}; start it, or correct [broker] url",), EXIT_UNREACHABLE)
+        broker_silent(error, settings)
     typer.echo(as_json(_topics_document(lines)) if json else _topics_table(lines))
     raise typer.Exit(EXIT_WRONG if any(line.problem for line in lines) else 0)
 
@@ -110,18 +121,20 @@ def _live(address: str, seconds: float) -> None:
 
     from bridge.desk import top as desk
 
-    before, document, silent = None, desk.ask(address), ""
+    before, document = None, desk.ask(address)
+    silent: list[str] = []
     console = Console(no_color=not colored(), highlight=False)
     with _keys(), Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            lines = [_screen(desk.read(document, before), address), silent, "q ends"]
+            # On top: what is below the last line of the terminal is not seen.
+            lines = ["q ends", *silent, "", _screen(desk.read(document, before), address)]
             live.update(Text.from_ansi("\n".join(lines)), refresh=True)
             if _quits_within(seconds):
                 return
             try:
-                before, document, silent = document, desk.ask(address), ""
+                before, document, silent = document, desk.ask(address), []
             except desk.BridgeSilent as error:
-                silent = f"What you see is from before: {error}"
+                silent = [printable(f"What you see is from before: {error}")]
 
 
 def _can_go_on() -> bool:
@@ -155,9 +168,11 @@ def _quits_within(seconds: float) -> bool:
 
 
 def _screen(now: desk_top.Now, address: str) -> str:
+    from bridge.desk.top import without_credentials
+
     headings = (
         "TOPIC", "WAITING", "READY", "UNACKED", "CONSUMERS", "IN FLIGHT", "OLDEST", "DONE/S",
-        "FAILED", "STATE",
+        "FAILED SINCE START", "STATE",
     )  # fmt: skip
     rows = [
         (
@@ -175,8 +190,9 @@ def _screen(now: desk_top.Now, address: str) -> str:
         for topic in now.topics
     ]
     parts = [f"{part} {'ok' if wrong is None else 'TROUBLE'}" for part, wrong in now.parts.items()]
+    bridge = f"bridge {now.version}, worker id {now.worker_id}"
     lines = [
-        f"bridge {now.version}, worker id {now.worker_id}, up {ago(now.uptime)}, at {address}",
+        printable(f"{bridge}, up {ago(now.uptime)}, at {without_credentials(address)}"),
         "   ".join(parts),
         "",
         table(headings, rows, right=headings[1:-1]),

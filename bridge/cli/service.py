@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bridge.cli.options import Config, colored, existing, load, refuse
+from bridge.cli.options import Config, existing, load, refuse
+from bridge.cli.printing import colored
 from bridge.errors import SettingsError
 
 if TYPE_CHECKING:

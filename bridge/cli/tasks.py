@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from bridge.cli.options import EXIT_UNREACHABLE, Config, load, refuse
+from bridge.cli.options import EXIT_UNREACHABLE, EXIT_WRONG, Config, Json, load, refuse
 from bridge.cli.printing import ago, as_json, printable, table
 
 if TYPE_CHECKING:
     from bridge.desk import incidents as desk_incidents
     from bridge.desk import why as desk_why
-
-EXIT_WRONG = 1
 
 Topic = Annotated[
     Optional[str],  # noqa: UP045 (typer reads the annotation at run time)
@@ -23,7 +21,6 @@ Process = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--process", metavar="KEY", help="Only tasks of this process definition key."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def tasks(
@@ -37,8 +34,9 @@ def tasks(
     state: Annotated[
         Optional[Literal["waiting", "locked", "retried", "failed", "suspended"]],  # noqa: UP045
         typer.Option(
-            help="Only tasks that nobody holds; that somebody holds; that failed and have "
-            "attempts left; that have none; whose instance is suspended."
+            help="Only tasks that nobody holds (waiting); that somebody holds (locked); that "
+            "failed and have attempts left, of both (retried); that have none left (failed); "
+            "whose instance is suspended."
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 100,

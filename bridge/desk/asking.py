@@ -41,6 +41,10 @@ class Replica:
         """What `/status.json` says.  Raises ReplicaSilent."""
         return self.ask("status.json", {})
 
+    def problems(self) -> dict[str, str]:
+        """What keeps it from carrying tasks, by part.  Raises ReplicaSilent."""
+        return told_problems(self.status())
+
     def task(self, task_id: str) -> Mapping[str, Any] | None:
         """This task in its memory; None where it does not hold it.  Raises ReplicaSilent."""
         return next(iter(_entries(self.ask("tasks.json", {"task": task_id}))), None)
@@ -50,6 +54,11 @@ class Replica:
         query = {} if topic is None else {"topic": topic}
         found = _entries(self.ask("tasks.json", query))
         return {str(entry.get("taskId")): entry for entry in found}
+
+
+def told_problems(status: Mapping[str, Any]) -> dict[str, str]:
+    """What a `/status.json` says keeps the bridge from carrying tasks, by part."""
+    return {str(part): str(why) for part, why in (status.get("problems") or {}).items()}
 
 
 def engine_records(settings: Settings) -> EngineRecords:

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from bridge.engine.record_shapes import TaskRecord
 from bridge.engine.records import EngineRecords
 
+CHANGED = "it has changed since it was chosen: retried, another attempt, or another owner"
 GONE = "there is no such task: completed, cancelled, or not visible to this user"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a command will act on, and what it leaves alone: (task id, why)."""
+    """What a command will act on, and what it leaves alone: (task id, why).  `notes` are sentences
+    about how it was chosen.
+    """
 
     tasks: tuple[TaskRecord, ...]
     left: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def topics(self) -> list[tuple[str, int]]:
         """(topic, how many of its tasks), the most first."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from bridge.desk.asking import Replica, ReplicaSilent
+from bridge.desk.asking import Replica, ReplicaSilent, told_problems
 from bridge.desk.tasks import first_line, lasts
 from bridge.engine.record_shapes import LogRecord, TaskRecord
 from bridge.errors import BrokerUnavailable
@@ -59,8 +59,7 @@ class Around:
 
     def problems(self) -> dict[str, str]:
         """What keeps the bridge from carrying tasks, by part."""
-        problems = (self.status or {}).get("problems") or {}
-        return {str(part): str(why) for part, why in problems.items()}
+        return told_problems(self.status or {})
 
 
 def look_around(

@@ -1,17 +1,18 @@
 """`incidents` and `retry`: external tasks without retries, and new attempts for many at once.
 
-A task without retries is offered to nobody, so nothing can happen to it between the look and the
-act but that somebody else gives it retries or ends its process instance.
+A task without retries is offered to nobody.  Whoever else gives it retries makes an attempt of it,
+so each is read again just before the act, and left alone where it has some.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.desk.choosing import GONE, Chosen, Done, named
+from bridge.clock import monotonic
+from bridge.desk.choosing import CHANGED, GONE, Chosen, Done, named
 from bridge.desk.tasks import first_line
 from bridge.engine.record_shapes import IncidentRecord, TaskRecord
 from bridge.engine.records import MANY, EngineRecords, batches
@@ -26,6 +27,7 @@ from bridge.errors import (
 )
 
 AT_ONCE = 200  # tasks whose retries are set in one transaction of the engine
+ACT_WITHIN_SECONDS = 1.0  # after the look, as everywhere in the bridge
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def choose(records: EngineRecords, task_ids: Sequence[str], wanted: Wanted) -> C
 def retry(
     records: EngineRecords, tasks: Sequence[TaskRecord], retries: int, worker_id: str
 ) -> Done:
-    """Give these tasks so many retries; they are offered again at once.
+    """Give those of these tasks that still have none so many retries; they are offered again at
+    once.
 
     Raises EngineError where nothing could be done at all; later faults are in the answer.
     """
@@ -143,9 +146,7 @@ def retry(
     failed: list[tuple[str, str]] = []
     for some in batches(tasks, AT_ONCE):
         try:
-            now = records.now()
-            for task in some:
-                _end_pause(records, task, now, worker_id)
+            _end_pauses(records, [task.id for task in some], worker_id)
             _set_retries(records, [task.id for task in some], retries, done, failed)
         except EngineError as error:
             if not done:
@@ -154,6 +155,17 @@ def retry(
             failed += [(task.id, error.brief) for task in tasks if task.id not in settled]
             break
     return Done(tuple(done), tuple(failed))
+
+
+def _end_pauses(records: EngineRecords, task_ids: Sequence[str], worker_id: str) -> None:
+    left, asked = list(task_ids), -ACT_WITHIN_SECONDS
+    there: Mapping[str, TaskRecord] = {}
+    while left:
+        if monotonic() - asked >= ACT_WITHIN_SECONDS:
+            asked, there = monotonic(), records.tasks_by_id(left)
+        task = there.get(left.pop(0))
+        if task is not None and task.retries == 0:
+            _end_pause(records, task, records.now(), worker_id)
 
 
 def _end_pause(records: EngineRecords, task: TaskRecord, now: float, worker_id: str) -> None:
@@ -176,25 +188,22 @@ def _set_retries(
     done: list[str],
     failed: list[tuple[str, str]],
 ) -> None:
+    there = records.tasks_by_id(task_ids)
+    ids = [i for i in task_ids if i in there and there[i].retries == 0]
+    failed += [(i, CHANGED if i in there else GONE) for i in task_ids if i not in ids]
+    if not ids:
+        return
     try:
-        records.set_retries(task_ids, retries)
-    except TaskGone:
-        if len(task_ids) == 1:
-            failed.append((task_ids[0], GONE))
+        records.set_retries(ids, retries)
+    except (TaskGone, EngineForbidden, EngineRefused) as error:
+        if len(ids) == 1:
+            failed.append((ids[0], GONE if isinstance(error, TaskGone) else error.brief))
             return
-        # All or none: those that are left are asked for anew, and then one by one.
-        there = records.tasks_by_id(task_ids)
-        failed += [(task_id, GONE) for task_id in task_ids if task_id not in there]
-        for task_id in there:
-            _set_retries(records, [task_id], retries, done, failed)
-    except (EngineForbidden, EngineRefused) as error:
-        if len(task_ids) == 1:
-            failed.append((task_ids[0], error.brief))
-            return
-        for task_id in task_ids:
+        # All or none: each for itself.
+        for task_id in ids:
             _set_retries(records, [task_id], retries, done, failed)
     else:
-        done += task_ids
+        done += ids
 
 
 def _refusal(task: TaskRecord, wanted: Wanted) -> str | None:

@@ -15,14 +15,14 @@ from typing import Any
 
 from bridge import plan
 from bridge.broker.client import NO_ROOM, NO_ROUTE, BrokerRefused
-from bridge.broker.holding import PASSING_HEADERS, Held, HoldingClient
-from bridge.broker.properties import writable
+from bridge.broker.holding import PASSING_HEADERS, UNREADABLE, Held, HoldingClient
 from bridge.dead_letters import note, read_dead_letter
 from bridge.desk.parked_message import (
     Parked,
     Shown,
     digest_of,
     id_of,
+    is_unreadable,
     parked_at,
     reason_of,
     shown,
@@ -32,18 +32,15 @@ from bridge.errors import BridgeError, ResultRefused
 from bridge.messages import Delivery, Publication
 from bridge.results import read
 from bridge.settings import Settings
-from bridge.sidings import HEADERS_MAX_BYTES
+from bridge.sidings import DEATHS, copy_of
 from bridge.tokens import claimed_task
 
 _HEARTBEAT_SECONDS = 30
 _CLAIM_SECONDS = 30.0
 _FORBIDDEN, _NOT_FOUND = 403, 404
-# What parking adds to a message, and what RabbitMQ says of a message that died.
+# What parking adds to a message.
 _OUR_MARKS = frozenset(
     {"reason", "reasonDetail", "resultQueue", "parkedAt", "originalExpiration", "originalUserId"}
-)
-_DEATHS = frozenset(
-    {"x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"}
 )
 
 
@@ -184,7 +181,7 @@ class ParkedMessages:
         since = parked_at(delivery)
         return Parked(
             id=message_id,
-            reason="unreadable" if held.unreadable else reason_of(delivery),
+            reason=UNREADABLE if is_unreadable(held) else reason_of(delivery),
             topic=self._topic(delivery),
             task_id=claimed_task(delivery.correlation_id),
             queue=source_of(delivery),
@@ -202,7 +199,7 @@ class ParkedMessages:
         self, client: HoldingClient, held: Held, parked: Parked, body: bytes | None
     ) -> str | None:
         """Why it could not be replayed; None: it lies in its queue again."""
-        if held.unreadable is not None:
+        if is_unreadable(held):
             return "its properties cannot be read, so its task is unknown; drop it"
         try:
             client.publish(self._publication(held.delivery, parked, body))
@@ -231,25 +228,5 @@ class ParkedMessages:
         elif body is not None:
             topic = next(t for t in self._topics.values() if t.result_queue == queue)
             read(edited, topic.replies)  # or it would be parked again
-        return _copy(edited, queue, marks)
-
-
-def _copy(delivery: Delivery, queue: str, marks: Mapping[str, Any]) -> Publication:
-    without = _OUR_MARKS | _DEATHS | PASSING_HEADERS
-    kept = {name: value for name, value in delivery.headers.items() if name not in without}
-    return Publication(
-        lane="",
-        exchange="",
-        routing_key=queue,
-        body=delivery.body,
-        headers={**writable(kept, HEADERS_MAX_BYTES), **marks},
-        message_id=delivery.message_id,
-        correlation_id=delivery.correlation_id,
-        reply_to=delivery.reply_to,
-        type=delivery.type,
-        content_type=delivery.content_type,
-        content_encoding=delivery.content_encoding,
-        timestamp=delivery.timestamp,
-        priority=delivery.priority,
-        app_id=delivery.app_id,
-    )
+        without = _OUR_MARKS | DEATHS | PASSING_HEADERS
+        return copy_of(edited, without, marks, routing_key=queue)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge.broker.holding import PASSING_HEADERS, Held
+from bridge.broker.holding import PASSING_HEADERS, UNREADABLE, Held
 from bridge.messages import Delivery
 
 _ID_LENGTH = 10
@@ -44,12 +44,24 @@ class Shown:
 
 
 def digest_of(held: Held) -> str:
-    """The same at every look, and for a copy: of everything but what RabbitMQ adds."""
+    """The same at every look, and for a copy: of everything but what RabbitMQ adds.  Of a message
+    that cannot be read, whose copy has nothing else, the body alone.
+    """
+    if is_unreadable(held):
+        return _digest(UNREADABLE, held.delivery.body)
     told = {name: value for name, value in _properties(held.delivery).items() if name != "userId"}
     headers = {k: v for k, v in held.delivery.headers.items() if k not in PASSING_HEADERS}
     headers.setdefault("originalUserId", held.delivery.user_id)
-    text = json.dumps([told, headers], sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode() + b"\n" + held.delivery.body).hexdigest()[:_ID_LENGTH]
+    return _digest(json.dumps([told, headers], sort_keys=True, default=repr), held.delivery.body)
+
+
+def is_unreadable(held: Held) -> bool:
+    """Whether nobody can tell what task it is of: it cannot be read, or is the copy of such one."""
+    return held.unreadable is not None or held.delivery.headers.get("reason") == UNREADABLE
+
+
+def _digest(text: str, body: bytes) -> str:
+    return hashlib.sha256(text.encode() + b"\n" + body).hexdigest()[:_ID_LENGTH]
 
 
 def id_of(digest: str, ordinal: int) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 from bridge.clock import monotonic
 from bridge.desk.asking import REPLICA_TASKS_MAX, Replica, ReplicaSilent
-from bridge.desk.choosing import GONE, Chosen, Done, named
+from bridge.desk.choosing import CHANGED, GONE, Chosen, Done, named
 from bridge.desk.facts import Count
+from bridge.desk.tasks import SLACK_SECONDS, pause_before
 from bridge.engine.record_shapes import TaskRecord
 from bridge.engine.records import EngineRecords, batches
 from bridge.errors import (
@@ -34,8 +35,9 @@ from bridge.settings import Settings, TopicSettings
 
 READ_AT_ONCE = 100
 WRITE_WITHIN_SECONDS = 1.0  # after the look, as everywhere in the bridge
+Entries = Mapping[str, Mapping[str, Any]]  # by task id
+
 RENEWED = "its lock was renewed at the same moment; release it once more"
-CHANGED = "it has changed since it was chosen: another attempt, or another owner"
 
 
 def choose(
@@ -51,7 +53,8 @@ def choose(
     more than `older_than` seconds.
 
     Since when is known to the replica that holds it; for others the task's creation counts, which
-    is earlier.  Raises EngineError.
+    is earlier.  What only waits for its next attempt is left out.  Both are in the notes.  Raises
+    EngineError.
     """
     now = records.now()
     if task_ids:
@@ -59,9 +62,12 @@ def choose(
     query: dict[str, Any] = {"workerId": settings.worker_id, "locked": True, "active": True}
     if topic is not None:
         query["topicName"] = topic
-    held = _held(replica, topic)
+    held, silent = _held(replica, topic)
     found = records.each_task(**query, withRetriesLeft=True)
-    return Chosen(tuple(task for task in found if _for(task, now, held) >= older_than))
+    old = [task for task in found if _for(task, now, held) >= older_than]
+    pausing = {task.id for task in old if _pauses(settings, task, now, held)}
+    chosen = tuple(task for task in old if task.id not in pausing)
+    return Chosen(chosen, notes=_notes(chosen, held, silent, len(pausing)))
 
 
 def release(settings: Settings, records: EngineRecords, tasks: Sequence[TaskRecord]) -> Done:
@@ -115,6 +121,8 @@ def _release_one(
         return GONE
     if (task.worker_id, task.retries) != (settings.worker_id, chosen.retries):
         return CHANGED
+    if _fetched_again(settings, chosen, task, records.now()):
+        return CHANGED
     try:
         records.release(task.id, settings.worker_id)
     except LockExpired:
@@ -128,6 +136,14 @@ def _release_one(
     except (EngineForbidden, EngineRefused) as error:
         return error.brief
     return None
+
+
+def _fetched_again(settings: Settings, chosen: TaskRecord, task: TaskRecord, now: float) -> bool:
+    """Whether its lock is another one, and too short for a lease: its message is on its way."""
+    expires, topic = task.lock_expires, settings.topics.get(task.topic_name)
+    if expires is None or topic is None or expires == chosen.lock_expires:
+        return False
+    return SLACK_SECONDS < expires - now <= PROOF_WINDOWS * topic.publish_window.total_seconds()
 
 
 def _renewed(settings: Settings, records: EngineRecords, task_ids: Sequence[str]) -> list[str]:
@@ -155,14 +171,36 @@ def _refusal(settings: Settings, task: TaskRecord, now: float) -> str | None:
     return None
 
 
-def _held(replica: Replica, topic: str | None) -> Mapping[str, Mapping[str, Any]]:
+def _held(replica: Replica, topic: str | None) -> tuple[Entries, str | None]:
     try:
-        return replica.tasks(topic)
-    except ReplicaSilent:
-        return {}
+        return replica.tasks(topic), None
+    except ReplicaSilent as error:
+        return {}, str(error)
 
 
-def _for(task: TaskRecord, now: float, held: Mapping[str, Mapping[str, Any]]) -> float:
+def _pauses(settings: Settings, task: TaskRecord, now: float, held: Entries) -> bool:
+    """Whether it certainly waits for its next attempt, so that no message of it is out."""
+    left = (task.lock_expires or now) - now
+    return task.id not in held and pause_before(settings, task, left) == "sure"
+
+
+def _notes(
+    chosen: Sequence[TaskRecord], held: Entries, silent: str | None, pausing: int
+) -> tuple[str, ...]:
+    notes, unheld = [], sum(task.id not in held for task in chosen)
+    if pausing:
+        notes.append(f"{pausing} that only wait for their next attempt are left out")
+    if silent is not None and chosen:
+        notes.append(f"{silent}: age from creation")
+    elif unheld:
+        held_by = "are not held by the bridge that was asked"
+        if len(held) >= REPLICA_TASKS_MAX:
+            held_by = f"are not among the {REPLICA_TASKS_MAX} that the bridge tells of"
+        notes.append(f"{unheld} of them {held_by}: age from creation")
+    return tuple(notes)
+
+
+def _for(task: TaskRecord, now: float, held: Entries) -> float:
     """For how many seconds it is held, as far as anybody knows."""
     entry = held.get(task.id)
     if entry is not None:
@@ -215,9 +253,10 @@ def _held_by(
     if count is None:
         text = f"queue {topic.queue} does not exist, or must not be looked at"
         return Held(name, text, False)
-    text = f"queue {topic.queue} holds {count.ready} messages"
+    text = f"queue {topic.queue} holds {count.ready} message{'' if count.ready == 1 else 's'}"
     if count.unacked is None:
-        text += f"; what its {count.consumers} consumers have in hand is not known"
+        if count.consumers:
+            text += "; what its consumers have in hand is not known"
         return Held(name, text, count.ready == 0 and count.consumers == 0)
     text += f", and {count.unacked} are at its consumers"
     return Held(name, text, count.ready == 0 and count.unacked == 0)

@@ -16,39 +16,43 @@ from bridge.desk.asking import Replica, ReplicaSilent
 from bridge.engine.record_shapes import TaskRecord
 from bridge.engine.records import EngineRecords, batches
 from bridge.protocol import ADOPT_BELOW_LEASES, PROOF_WINDOWS
-from bridge.settings import Settings
+from bridge.settings import Settings, TopicSettings
 
-State = Literal["waiting", "locked", "retried", "failed", "suspended"]
+State = Literal["waiting", "locked", "failed", "suspended"]
+Filter = State | Literal["retried"]
 Entry = Mapping[str, Any]
 
 INSTANCES_AT_ONCE = 200
 SLACK_SECONDS = 2.0  # the engine's time is a second coarse
 
 # What the engine itself can sort out; the rest is looked at here.
-_QUERIES: Mapping[State, Mapping[str, bool]] = {
+_QUERIES: Mapping[Filter, Mapping[str, bool]] = {
     "waiting": {"notLocked": True, "withRetriesLeft": True, "active": True},
     "locked": {"locked": True, "withRetriesLeft": True, "active": True},
-    "retried": {"withRetriesLeft": True},
-    "failed": {"noRetriesLeft": True},
+    "retried": {"withRetriesLeft": True, "active": True},
+    "failed": {"noRetriesLeft": True, "active": True},
     "suspended": {"suspended": True},
 }
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks: every member that is not None must hold."""
+    """Which tasks: every member that is not None must hold.  `state` is that of `Shown`, or
+    `retried`: waiting or locked after an attempt that failed.
+    """
 
     topic: str | None = None
     business_key: str | None = None
     process: str | None = None
-    state: State | None = None
+    state: Filter | None = None
     limit: int = 100
 
 
 @dataclass(frozen=True)
 class Shown:
     """One task in plain words.  Seconds; `lock_left` None where nobody holds it, `age` None on an
-    engine that does not tell when a task was created.
+    engine that does not tell when a task was created.  In JSON `failedBefore` says whether an
+    attempt has failed.
     """
 
     task: TaskRecord
@@ -67,6 +71,7 @@ class Shown:
             "processInstanceId": task.process_instance_id,
             "activityId": task.activity_id,
             "state": self.state,
+            "failedBefore": task.retries is not None,
             "words": self.words,
             "workerId": task.worker_id,
             "retries": task.retries,
@@ -98,20 +103,26 @@ class TaskList:
 def look(settings: Settings, records: EngineRecords, replica: Replica, wanted: Wanted) -> TaskList:
     """The tasks that are wanted.  Raises EngineError."""
     found = list(itertools.islice(_found(records, wanted), wanted.limit + 1))
-    held, silent = _held(replica, wanted.topic)
+    held, problems, silent = _asked(replica, wanted.topic)
     now = records.now()
-    shown = (describe(settings, task, now, held) for task in found[: wanted.limit])
+    shown = (describe(settings, task, now, held, problems) for task in found[: wanted.limit])
     return TaskList(tuple(shown), len(found) > wanted.limit, silent)
 
 
 def describe(
-    settings: Settings, task: TaskRecord, now: float, held: Mapping[str, Entry] | None
+    settings: Settings,
+    task: TaskRecord,
+    now: float,
+    held: Mapping[str, Entry],
+    problems: Mapping[str, str],
 ) -> Shown:
-    """One task at the engine's time `now`; `held` is what a replica holds, None where unknown."""
+    """One task at the engine's time `now`; `held` and `problems` are what a replica holds, and
+    what keeps it from carrying tasks.
+    """
     expires, created = task.lock_expires, task.created
     left = None if expires is None or expires <= now else expires - now
     age = None if created is None else max(0.0, now - created)
-    return Shown(task, _state(task, left), _words(settings, task, left, held), left, age)
+    return Shown(task, _state(task, left), _words(settings, task, left, held, problems), left, age)
 
 
 def lasts(seconds: float) -> str:
@@ -153,15 +164,17 @@ def _found(records: EngineRecords, wanted: Wanted) -> Iterator[TaskRecord]:
         yield from some
 
 
-def _is(state: State | None, task: TaskRecord) -> bool:
+def _is(state: Filter | None, task: TaskRecord) -> bool:
     return state != "retried" or task.retries is not None
 
 
-def _held(replica: Replica, topic: str | None) -> tuple[dict[str, Entry] | None, str | None]:
+def _asked(
+    replica: Replica, topic: str | None
+) -> tuple[dict[str, Entry], dict[str, str], str | None]:
     try:
-        return replica.tasks(topic), None
+        return replica.tasks(topic), replica.problems(), None
     except ReplicaSilent as error:
-        return None, str(error)
+        return {}, {}, str(error)
 
 
 def _state(task: TaskRecord, left: float | None) -> State:
@@ -169,13 +182,15 @@ def _state(task: TaskRecord, left: float | None) -> State:
         return "suspended"
     if task.retries == 0:
         return "failed"
-    if task.retries is not None:
-        return "retried"
     return "waiting" if left is None else "locked"
 
 
 def _words(
-    settings: Settings, task: TaskRecord, left: float | None, held: Mapping[str, Entry] | None
+    settings: Settings,
+    task: TaskRecord,
+    left: float | None,
+    held: Mapping[str, Entry],
+    problems: Mapping[str, str],
 ) -> str:
     if task.suspended:
         return "suspended" if left is None else f"suspended; locked for {lasts(left)}"
@@ -187,17 +202,22 @@ def _words(
         return before + ("waits to be fetched" if fetched else "its topic is configured nowhere")
     if task.worker_id != settings.worker_id:
         return f"{before}locked by worker id {task.worker_id} for {lasts(left)}"
-    return before + _ours(settings, task, left, held)
+    return before + _ours(settings, task, left, held.get(task.id), problems)
 
 
 def _ours(
-    settings: Settings, task: TaskRecord, left: float, held: Mapping[str, Entry] | None
+    settings: Settings,
+    task: TaskRecord,
+    left: float,
+    entry: Entry | None,
+    problems: Mapping[str, str],
 ) -> str:
-    entry = (held or {}).get(task.id)
     topic = settings.topics.get(task.topic_name)
+    if entry is None and (problem := not_published(settings, task, left, problems)):
+        return f"cannot be published, next fetch in {lasts(left)}: {problem}"
     if entry is not None and not entry.get("confirmed"):
         return f"being published, lock for {lasts(left)}"
-    pause = None if entry is not None else pause_before(settings, task, left, held is not None)
+    pause = None if entry is not None else pause_before(settings, task, left)
     if pause is not None:
         return f"the next in {lasts(left)}" + ("" if pause == "sure" else ", or in flight")
     window = 0.0 if topic is None else topic.publish_window.total_seconds()
@@ -206,22 +226,40 @@ def _ours(
     return f"in flight, leased for {lasts(left)}"
 
 
+def as_fetched(topic: TopicSettings, left: float) -> bool:
+    """Whether a lock is as short as that of a fetch, before the message is confirmed."""
+    return left <= topic.publish_window.total_seconds() + SLACK_SECONDS
+
+
+def not_published(
+    settings: Settings, task: TaskRecord, left: float, problems: Mapping[str, str]
+) -> str | None:
+    """What keeps the asked bridge from publishing a task that it does not hold, where its lock may
+    be that of a fetch whose message no queue took; else None.
+    """
+    topic = settings.topics.get(task.topic_name)
+    if topic is None or not as_fetched(topic, left):
+        return None
+    parts = ("publisher", f"queue {topic.queue}", f"topic {topic.name}")
+    return next((f"{part}: {problems[part]}" for part in parts if part in problems), None)
+
+
 def pause_before(
-    settings: Settings, task: TaskRecord, left: float, bridge_asked: bool
+    settings: Settings, task: TaskRecord, left: float
 ) -> Literal["sure", "perhaps"] | None:
     """Whether the lock of a task that the asked bridge does not hold is the pause before its next
     attempt; None: it is not.
 
     In the engine both look alike.  A lease that is looked after has more than 0.4 of its length
     left, and a lock with more than a whole one is a long pause, or a worker that is busy for long.
+    One of a publish window at most may be that of a fetch, by whichever replica.
     """
     topic = settings.topics.get(task.topic_name)
     if topic is None or task.retries is None:
         return None
     lease = topic.lease.total_seconds()
     if left <= ADOPT_BELOW_LEASES * lease:
-        fresh = left <= topic.publish_window.total_seconds()
-        return "perhaps" if fresh and not bridge_asked else "sure"
+        return "perhaps" if as_fetched(topic, left) else "sure"
     longest = max((pause.total_seconds() for pause in topic.retry_pauses), default=0.0)
     is_lease = longest + SLACK_SECONDS < left <= lease + SLACK_SECONDS
     return None if is_lease else "perhaps"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from bridge.desk.asking import status_address
 from bridge.errors import BridgeError
@@ -19,8 +19,11 @@ ASK_SECONDS = 5.0
 SCHEMA_VERSION = 1
 # A lock is renewed long before; and an answer that takes so long is worth a look.
 _LATE_LOCK_SECONDS, _LONG_SECONDS = 3.0, 3600.0
+# Counts are a few seconds old, and what was just published is not in them.
+_LOST_SECONDS = 30.0
 _DONE = ("completed", "bpmn_error")
-_FAILED = ("failed", "deadline_missed", "incident", "parked")
+# A parked result fails nothing by itself: what lies parked is told apart.
+_FAILED = ("failed", "deadline_missed", "incident")
 _PARTS = {
     "engine": "the engine cannot be used",
     "publisher": "RabbitMQ takes no messages",
@@ -34,10 +37,14 @@ class BridgeSilent(BridgeError):
     """No bridge answers; the text says where it was looked for and how to say otherwise."""
 
 
+class NoAddress(BridgeSilent):
+    """There is nobody to ask: `--url` or the settings name no address."""
+
+
 @dataclass(frozen=True)
 class TopicNow:
     """One topic's numbers; None: not known.  `done_per_second` takes two looks, `failed` counts
-    failures, incidents, missed deadlines and parked results since the start.
+    failures, incidents and missed deadlines since the start.
     """
 
     name: str
@@ -75,19 +82,26 @@ class Now:
 
 
 def url_of(settings: Settings) -> str:
-    """Where these settings let the bridge answer.  Raises BridgeSilent where that is nowhere."""
+    """Where these settings let the bridge answer.  Raises NoAddress where that is nowhere."""
     address = status_address(settings)
     if address is None:
         listen = settings.status.listen
-        raise BridgeSilent(f"status.listen is {listen!r}, which names no port to ask; say --url")
+        raise NoAddress(f"status.listen is {listen!r}, which names no port to ask; say --url")
     return f"http://{address}"
 
 
+def without_credentials(url: str) -> str:
+    """A base address, or what somebody took for one, as it may be shown."""
+    scheme, colon, rest = url.rpartition("://")
+    return scheme + colon + rest.rpartition("@")[2]
+
+
 def ask(url: str) -> Document:
-    """The snapshot of the bridge at a base address.  Raises BridgeSilent."""
-    parts = urlsplit(url)
+    """The snapshot of the bridge at a base address.  Raises BridgeSilent, NoAddress."""
+    where = without_credentials(url)
+    parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise BridgeSilent(f"--url {url!r} is no address; it looks like http://host:9464")
+        raise NoAddress(f"--url {where!r} is no address; it looks like http://host:9464")
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     try:
         connection = kind(parts.hostname, parts.port, timeout=ASK_SECONDS)
@@ -100,12 +114,12 @@ def ask(url: str) -> Document:
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BridgeSilent(
-            f"no bridge answers at {_shown(url)}: {reason}; start it, or say with --url "
+            f"no bridge answers at {where}: {reason}; start it, or say with --url "
             "where its status server is"
         ) from error
     if not isinstance(document, dict) or document.get("schemaVersion") != SCHEMA_VERSION:
         raise BridgeSilent(
-            f"what answers at {_shown(url)} is no bridge of this version; "
+            f"what answers at {where} is no bridge of this version; "
             "say with --url where its status server is"
         )
     return document
@@ -131,10 +145,13 @@ def read(document: Document, before: Document | None = None) -> Now:
     )
 
 
-def _shown(url: str) -> str:
-    """Without credentials, should there be any."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        return urlsplit("")
+    return parts
 
 
 def _comparable(document: Document, before: Document | None) -> Document | None:
@@ -180,7 +197,7 @@ def _troubles(document: Document) -> Iterator[Trouble]:
         yield from _of_topic(topic)
     if parked := document["parked"]:
         lie = "message lies" if parked == 1 else "messages lie"
-        text = f"{parked} {lie} parked: nobody could apply them"
+        text = f"{parked} {lie} parked: nobody could apply {'it' if parked == 1 else 'them'}"
         yield Trouble(text, "external-task-bridge parked list")
     if waiting := document["waitingResults"]:
         wait = "result waits" if waiting == 1 else "results wait"
@@ -206,7 +223,24 @@ def _of_topic(topic: Document) -> Iterator[Trouble]:
     elif waiting and topic["inFlight"] >= topic["capacity"]:
         text = f"topic {name} is full: {topic['inFlight']} in flight, {waiting} more in the engine"
         yield Trouble(f"{text}; add workers", bad=False)
+    if stuck := topic.get("stuck"):  # not of an older bridge
+        text = f"{stuck} {'task' if stuck == 1 else 'tasks'} of topic {name}"
+        have = "has" if stuck == 1 else "have"
+        cure = f"external-task-bridge incidents --topic {name}"
+        yield Trouble(f"{text} {have} no attempts left", cure)
+    if _is_lost(topic):
+        text = f"topic {name}: {topic['inFlight']} in flight, but queue {queue} is empty and nobody"
+        cure = f"external-task-bridge release --topic {name} --older-than 0s"
+        yield Trouble(
+            f"{text} consumes: was it purged? An answer may never come; release them", cure
+        )
     yield from _late(topic)
+
+
+def _is_lost(topic: Document) -> bool:
+    """Whether nobody can have the messages of what is in flight: its queue was purged, perhaps."""
+    nobody = topic["consumers"] == 0 and topic["ready"] == 0 and not topic["unacked"]
+    return nobody and topic["inFlight"] > 0 and (topic["oldestSeconds"] or 0.0) > _LOST_SECONDS
 
 
 def _late(topic: Document) -> Iterator[Trouble]:

@@ -1,5 +1,6 @@
 """What the engine has waiting per topic against what is configured and who consumes it.  Looks
-only.  Whether a topic that has no task is used at all, the newest process models tell.
+only.  Whether a topic that has no task is used at all, the newest process models hint at: older
+versions run on, and the engine hides those that the bridge's user may not read.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from bridge import plan
-from bridge.desk.models import topics_in_models
+from bridge.desk.process_topics import activities
 from bridge.engine.records import EngineRecords
+from bridge.errors import EngineError, EngineUnavailable
 from bridge.queue_counts import QueueCount, count_queues
 from bridge.settings import Settings, TopicSettings
 
 _LOCKED_LOOK = 100
+# With more models than these nobody waits for an answer.
+_MODELS_MAX = 500
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,26 @@ def look(settings: Settings) -> list[TopicLine]:
     names = sorted({*settings.topics, *records.topic_names()})
     tasks = {name: _in_engine(records, name) for name in names}
     unused = any(tasks[name].is_empty for name in settings.topics)
-    in_models = topics_in_models(settings.engine) if unused else None
+    in_models = topics_in_models(records) if unused else None
     return compare(settings, tasks, count_queues(settings.broker, _queues(settings)), in_models)
+
+
+def topics_in_models(records: EngineRecords) -> set[str] | None:
+    """The topics of the newest process models; None where that cannot be said: there are too many,
+    they may not be read (the engine hides those), or one makes its topics by an expression.
+    Raises EngineUnavailable.
+    """
+    try:
+        processes = records.latest_processes()
+        if not processes or len(processes) > _MODELS_MAX:
+            return None
+        models = [activities(records.process_xml(process.id)) for process in processes]
+    except EngineUnavailable:
+        raise
+    except EngineError:
+        return None
+    found = [activity for model in models for activity in model]
+    return None if any(one.is_expression for one in found) else {one.topic for one in found}
 
 
 def compare(
@@ -65,7 +87,7 @@ def compare(
     in_models: Collection[str] | None,
 ) -> list[TopicLine]:
     """The configured topics, then the others, each by name.  `in_models` None: not known."""
-    others = {*tasks, *(in_models or ())}
+    others = {*tasks, *(in_models or ())} - set(settings.topics)
     lines = [
         _configured(topic, tasks[name], queues, _use(name, tasks[name], in_models, others))
         for name, topic in sorted(settings.topics.items())
@@ -104,11 +126,11 @@ def _use(
     """Problem and remark on whether any process uses the topic."""
     if not tasks.is_empty or (in_models is not None and name in in_models):
         return None, None
+    if near := get_close_matches(name, list(others), n=1, cutoff=0.75):
+        return f"the engine has no task of it; did you mean {near[0]!r}?", None
     if in_models is None:
         return None, "the engine has no task of it"
-    near = get_close_matches(name, [other for other in others if other != name], n=1, cutoff=0.75)
-    cure = f"did you mean {near[0]!r}?" if near else "deploy the process, or remove the topic"
-    return f"no process uses it; {cure}", None
+    return None, "the engine has no task of it, and no process names it in its latest version"
 
 
 def _configured(
@@ -143,6 +165,8 @@ def _wrong(
             yield f"queue {topic.queue!r} {ready} no consumer; start its workers"
     if topic.reply != "none" and results is not None and not results.consumers:
         yield f"no bridge consumes {topic.result_queue!r}; start it: external-task-bridge run"
+    if tasks.failed:
+        yield f"{tasks.failed} without attempts left: external-task-bridge incidents"
 
 
 def _unknown(name: str, tasks: InEngine, configured: Collection[str]) -> TopicLine:

@@ -78,12 +78,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Trace:
-    """Where a key led to: tasks that exist, rows of the log, and instances."""
+    """Where a key led to: tasks that exist, rows of the log, and instances; `cut` where there are
+    more instances than were looked at.
+    """
 
     found: Found
     tasks: Sequence[TaskRecord] = ()
     log: Sequence[LogRecord] = ()
     instances: Sequence[InstanceRecord] = ()
+    cut: bool = False
 
 
 def look(
@@ -106,7 +109,8 @@ def look(
     around = facts.look_around(settings, now, tasks, replica, count)
     explained = [_explained(task, trace.log, around) for task in tasks]
     ended = _ended(trace.log, {task.id for task in trace.tasks})
-    return Answer(key, trace.found, (*explained, *ended[:TASKS_MAX]), _note(trace))
+    note = _note(trace, len(ended))
+    return Answer(key, trace.found, (*explained, *ended[:TASKS_MAX]), note)
 
 
 def _trace(records: EngineRecords, key: str) -> _Trace:
@@ -135,13 +139,18 @@ def _of_instances(
     records: EngineRecords, found: Found, instances: Sequence[InstanceRecord]
 ) -> _Trace:
     """Their tasks, with those of the instances that they have called."""
-    family = [*instances[:INSTANCES_MAX]]
+    family = [*instances]
     for instance in family:  # grows while it is walked through
-        if instance.end_time is None and len(family) < INSTANCES_MAX:
+        if instance.end_time is None and len(family) <= INSTANCES_MAX:
             family += records.called_by(instance.id)
-    ids = [instance.id for instance in family]
+    ids = [instance.id for instance in family[:INSTANCES_MAX]]
     log = [row for instance_id in ids for row in records.task_log(processInstanceId=instance_id)]
-    return _Trace(found, records.tasks(TASKS_MAX + 1, processInstanceIdIn=ids), log, instances)
+    tasks = records.tasks(TASKS_MAX + 1, processInstanceIdIn=ids)
+    # That a task is not among so many does not mean that it has ended.
+    others = {row.external_task_id for row in log}.difference(task.id for task in tasks)
+    waiting = records.tasks_by_id(sorted(others))
+    log = [row for row in log if row.external_task_id not in waiting]
+    return _Trace(found, tasks, log, instances, len(family) > INSTANCES_MAX)
 
 
 def _explained(task: TaskRecord, log: Iterable[LogRecord], around: Around) -> Explained:
@@ -187,12 +196,24 @@ def _end(last: LogRecord) -> Verdict:
     return Verdict("ended", f"nothing: it is gone, last heard of at {iso(last.at)}")
 
 
-def _note(trace: _Trace) -> str | None:
+def _note(trace: _Trace, ended: int) -> str | None:
     if trace.found == "none":
-        return "neither a task nor a process instance of this id or business key is known"
-    if not trace.instances or trace.tasks:
-        return f"only the first {TASKS_MAX} are shown" if len(trace.tasks) > TASKS_MAX else None
-    running = [instance for instance in trace.instances if instance.end_time is None]
+        return (
+            "neither a task nor a process instance of this id or business key is known, or this "
+            "user may not see it (READ_HISTORY for what has ended)"
+        )
+    notes = [
+        *([_state(trace.instances)] if trace.instances and not trace.tasks else []),
+        *([f"only the first {TASKS_MAX} tasks are shown"] if len(trace.tasks) > TASKS_MAX else []),
+        *([f"only the last {TASKS_MAX} that ended are shown"] if ended > TASKS_MAX else []),
+        *([f"only {INSTANCES_MAX} process instances are looked at"] if trace.cut else []),
+    ]
+    return "; ".join(notes) or None
+
+
+def _state(instances: Sequence[InstanceRecord]) -> str:
+    """What process instances without a task do."""
+    running = [instance for instance in instances if instance.end_time is None]
     if running:
         suspended = " and is suspended" if running[0].suspended else ""
         return (
@@ -200,7 +221,7 @@ def _note(trace: _Trace) -> str | None:
             "waits for something else (a user task, a timer, a message), or its next task is "
             "about to be made"
         )
-    last = trace.instances[0]
+    last = instances[0]
     reason = f" ({first_line(last.delete_reason)})" if last.delete_reason else ""
     ended = iso(None if last.end_time is None else engine_seconds(last.end_time))
     return f"process instance {last.id} ended at {ended}: {last.state}{reason}"

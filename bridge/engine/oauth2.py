@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,6 +26,7 @@ SPARE_SECONDS = 60.0
 SHORTEST_SECONDS = 1.0
 # An engine that refuses every token must not make the authorization server issue one per call.
 REFUSED_PAUSE_SECONDS = 5.0
+RENEWAL = "sign-in"  # the name of the thread
 
 # What the authorization server says to which setting (RFC 6749, 5.2; RFC 8707, 2), and the cure.
 _CURES: Mapping[str, tuple[str, str]] = {
@@ -33,6 +36,8 @@ _CURES: Mapping[str, tuple[str, str]] = {
     "unsupported_grant_type": ("oauth2_token_url", "allow the client credentials grant there"),
 }
 _WORD = re.compile(r"[a-z_]{1,40}")
+
+_LATE = "no answer in time"
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +62,9 @@ class ClientCredentials:
     """`Authorization: Bearer` with a token that is fetched when it is first needed, and again
     shortly before it expires or when the engine refuses it.
 
-    Safe to use from every thread: one of them fetches; until the old token expires the others go
-    on with it, then they wait, and share the outcome.  Raises what `sign_in` raises.
+    Safe to use from every thread.  A renewal before the end runs in a thread of its own, and until
+    the old token expires nobody waits for it; then they do, and share the outcome.  One sign-in at
+    a time.  Raises what `sign_in` raises.
     """
 
     def __init__(self, sign_in: Callable[[], Token], now: Callable[[], float] = monotonic) -> None:
@@ -89,26 +95,39 @@ class ClientCredentials:
             return True
 
     def _early(self, held: _Held) -> str:
+        # Whoever calls may stand between a task's read and its write, and cannot wait.
         if not self._lock.acquire(blocking=False):
             return held.header
+        if self._held is held:
+            renewal = threading.Thread(target=self._renew, args=(held,), name=RENEWAL, daemon=True)
+            with suppress(RuntimeError):  # no thread to be had; the next call tries again
+                renewal.start()
+                return held.header  # the thread releases the lock
+        self._lock.release()
+        return held.header
+
+    def _renew(self, held: _Held) -> None:
         try:
-            if self._held is held:
-                self._held = self._fetched()
-                return self._held.header
-        except EngineError as error:
+            self._held = self._fetched()
+        except Exception as error:  # noqa: BLE001 - told, and tried again
             now = self._now()
             left = held.until - now
+            problem = type(error).__name__
+            if isinstance(error, EngineError):
+                problem = error.brief
+                self._failed = (now, error)
             if not held.told:
-                log.warning("token not renewed", problem=error.brief, seconds_left=round(left, 1))
+                log.warning("token not renewed", problem=problem, seconds_left=round(left, 1))
             self._held = replace(held, renew_at=now + max(SHORTEST_SECONDS, left / 4), told=True)
         finally:
             self._lock.release()
-        return held.header
 
     def _anew(self, old: _Held | None, now: float) -> str:
         with self._lock:
-            if self._held is not None and self._held is not old:
-                return self._held.header
+            held = self._held
+            # A renewal that failed leaves the old token with its old end.
+            if held is not None and (old is None or held.until != old.until):
+                return held.header
             if self._failed is not None and self._failed[0] >= now:
                 raise self._failed[1]  # it failed while we waited for our turn
             try:
@@ -130,8 +149,9 @@ class ClientCredentials:
 
 @dataclass(frozen=True)
 class Client:
-    """Who signs in where: `endpoint` without headers and credentials of the engine's, `path` from
-    its root; `secret` is read for every sign-in; `secret_key` is its setting in [engine].
+    """Who signs in where: `endpoint` without headers and credentials of the engine's, its
+    `read_timeout` the limit of a whole sign-in; `path` from its root; `secret` is read for every
+    sign-in; `secret_key` is its setting in [engine].
     """
 
     endpoint: HttpOptions
@@ -164,18 +184,19 @@ def sign_in(client: Client) -> Token:
     form, headers = _request(client, library.prepare_request_body)
     answer = _answer(client, form, headers)
     try:
-        granted: dict[str, Any] = library.parse_request_body_response(answer)
+        granted: dict[str, Any] = library.parse_request_body_response(json.dumps(answer))
+        seconds = float(granted["expires_in"]) if "expires_in" in granted else None
     except OAuth2Error as error:
         # A description may quote what was sent.
         raise _refusal(client, str(error.error)) from None
-    except ValueError as error:
-        raise _no_token(str(error)) from None
-    if str(granted.get("token_type", "Bearer")).lower() != "bearer":
+    except Exception:  # noqa: BLE001 - the library trusts the kinds of the values
+        raise _no_token("it answers what is no token (RFC 6749, section 5.1)") from None
+    kind, token = granted.get("token_type", "Bearer"), granted.get("access_token")
+    if not (isinstance(kind, str) and kind.lower() == "bearer"):
         raise _no_token("its token is not of type Bearer")
-    token = granted["access_token"]
     if not (isinstance(token, str) and token and token.isascii() and token.isprintable()):
         raise _no_token("no header can carry its token")
-    return Token(f"Bearer {token}", granted.get("expires_in"))
+    return Token(f"Bearer {token}", seconds)
 
 
 def _request(client: Client, body: Callable[..., str]) -> tuple[str, dict[str, str]]:
@@ -189,19 +210,61 @@ def _request(client: Client, body: Callable[..., str]) -> tuple[str, dict[str, s
     return body(scope=client.scope, **more), {"Authorization": header}
 
 
-def _answer(client: Client, form: str, headers: Mapping[str, str]) -> str:
-    """The JSON object that came back, be it a token or an error."""
+class _Call(Connection):
+    """A connection that ends at a set time, whatever trickles in: `late` says that it did."""
+
+    def __init__(self, options: HttpOptions) -> None:
+        super().__init__(options)
+        self.late = False
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(options.read_timeout, self._end)
+        self._timer.daemon = True
+        made: Any = self._pool.ConnectionCls
+
+        def connected(connection: Any) -> socket.socket:
+            one: socket.socket = made._new_conn(connection)
+            # Of its own: TLS takes the descriptor of the first away.
+            self._sockets.append(one.dup())
+            if self.late:
+                self._end()
+            return one
+
+        self._pool.ConnectionCls = type("Ending", (made,), {"_new_conn": connected})
+        self._timer.start()
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        super().close()
+        for one in self._sockets:
+            one.close()
+
+    def _end(self) -> None:
+        self.late = True
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+def _answer(client: Client, form: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The members of the JSON object that came back, be it a token or an error, without nulls: a
+    serializer that writes them writes one for the error that there is not.
+    """
+    late = False
     try:
-        connection = Connection(client.endpoint)
+        call = _Call(client.endpoint)
         try:
-            response = connection.post_form(client.path, form, headers)
+            response = call.post_form(client.path, form, headers)
         finally:
-            connection.close()
+            call.close()
+            late = call.late
     except CALL_ERRORS as error:
         meaning = translated(error)
         if isinstance(meaning, EngineMisconfigured):
             raise meaning from error
-        raise SignInUnavailable(str(meaning)) from error
+        raise SignInUnavailable(_LATE if late else str(meaning)) from error
+    if late:
+        raise SignInUnavailable(_LATE)
     status, text = response.status, response.data.decode(errors="replace")
     if status >= 500 or status in {408, 429}:
         later = response.headers.get("Retry-After", "")
@@ -211,10 +274,12 @@ def _answer(client: Client, form: str, headers: Mapping[str, str]) -> str:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         answer = None
+    told = answer if isinstance(answer, dict) else {}
+    told = {name: value for name, value in told.items() if value is not None}
     wanted = {"error", "access_token"} if status == 200 else {"error"}
-    if not isinstance(answer, dict) or wanted.isdisjoint(answer):
+    if wanted.isdisjoint(told):
         raise _no_token(f"it answers {status} with neither a token nor an error")
-    return text
+    return told
 
 
 def _refusal(client: Client, error: str) -> SecretUnusable:

@@ -80,3 +80,8 @@ class LogRecord(Wire):
     def at(self) -> float:
         """When it happened, in the engine's seconds since the epoch."""
         return engine_seconds(self.timestamp)
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """By this the rows of a task are in order of time, also those of one moment."""
+        return self.at, 0 if self.creation_log else 1 if self.failure_log else 2

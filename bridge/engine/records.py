@@ -159,11 +159,13 @@ class EngineRecords:
 
     def task_log(self, **query: str) -> list[LogRecord]:
         """What happened to a task (`externalTaskId`) or to those of a process instance
-        (`processInstanceId`), in order of time.  Empty at a history level below `full`.
+        (`processInstanceId`), in order of time; the latest PAGE rows where there are more.  Empty
+        at a history level below `full`.
         """
-        body = {**query, "sorting": [{"sortBy": "timestamp", "sortOrder": "asc"}]}
+        body = {**query, "sorting": [{"sortBy": "timestamp", "sortOrder": "desc"}]}
         path = "/history/external-task-log"
-        return self._rows(LogRecord, "POST", path, body, maxResults=PAGE)
+        rows = self._rows(LogRecord, "POST", path, body, maxResults=PAGE)
+        return sorted(rows, key=lambda row: row.order)
 
     # -- processes -----------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from bridge.settings.source import TOP_KEYS, Source, read_source
 _MAX_FILE_BYTES = 64 * 1024
 _MIN_KEY_BYTES = 32
 _MAX_NAME_BYTES = 255  # of a routing key, by which workers answer
+_NO_FILE = "no bridge.toml here; name one with --config, external-task-bridge init writes one"
 _ONE_LINE = {"password_file": "the password", "oauth2_client_secret_file": "the secret"}
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
@@ -36,7 +37,7 @@ def load(config: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Raises SettingsError with every problem at once; paths in the file are relative to the
     working directory."""
-    return _Loader(read_source(config, environ)).load()
+    return _Loader(read_source(config, environ), from_file=config is not None).load()
 
 
 def read_token_keys(settings: Settings) -> tuple[bytes | None, bytes | None]:
@@ -82,8 +83,9 @@ def _is_text(content: bytes) -> bool:
 class _Loader:
     """One pass over one source; collects problems instead of stopping at the first."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, from_file: bool) -> None:
         self._source = source
+        self._from_file = from_file
         self._problems = list(source.problems)
         self._broken: set[tuple[str | int, ...]] = set()
 
@@ -118,10 +120,10 @@ class _Loader:
         if not isinstance(tables, dict):
             self._problems.append(type_problem(("topics",), tables, "a table"))
         elif not tables:
-            self._problems.append(
-                "topics: at least one topic is wanted; write a table [topics.<name>], "
-                "or name topics in BRIDGE_TOPICS"
-            )
+            cure = "write a table [topics.<name>], or name topics in BRIDGE_TOPICS"
+            if not self._from_file:
+                cure = f"{_NO_FILE}, or name topics in BRIDGE_TOPICS"
+            self._problems.append(f"topics: at least one topic is wanted; {cure}")
         else:
             found = (self._topic(name, table, given) for name, table in tables.items())
             return {topic.name: topic for topic in found if topic is not None}

@@ -1,6 +1,7 @@
 """Sentences about settings: the key as people write it, what was found, what is wanted, the cure.
 
-Names kinds of values, never values: any of them may be a secret in the wrong place.
+Names kinds of values, never values: any of them may be a secret in the wrong place.  Of numbers
+those below a limit are named, which are none.
 """
 
 import json
@@ -88,7 +89,7 @@ def explain(
         limits = [f"{words} {context[key]}" for key, words in _LIMITS if key in context]
         wanted = " and ".join(limits) or details["msg"]
     example = _example(model, str(details["loc"][0]))
-    return f"{label}: {wanted} is wanted, found {_kind(details['input'])}{example}"
+    return f"{label}: {wanted} is wanted, found {_found(details)}{example}"
 
 
 def _example(model: type[BaseModel], key: str) -> str:
@@ -98,6 +99,13 @@ def _example(model: type[BaseModel], key: str) -> str:
     if not isinstance(default, str | int | float) or default == "":
         return ""
     return f"; such as {key} = {json.dumps(default)}"
+
+
+def _found(details: ErrorDetails) -> str:
+    value, is_too_small = details["input"], details["type"].startswith("greater_than")
+    if is_too_small and isinstance(value, int | float):
+        return str(value)
+    return _kind(value)
 
 
 def _kind(value: object) -> str:

@@ -50,6 +50,11 @@ _OF_A_TOPIC: tuple[tuple[str, str, Callable[[TopicView], float | None]], ...] = 
         "Tasks that can be fetched from the engine",
         lambda t: t.waiting,
     ),
+    (
+        "bridge_engine_stuck",
+        "Tasks in the engine with no retries left",
+        lambda t: t.stuck,
+    ),
 )
 
 

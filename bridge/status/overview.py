@@ -12,7 +12,7 @@ from bridge.clock import monotonic
 from bridge.ledger import Entry, Ledger
 from bridge.queue_counts import QueueCount
 from bridge.settings.names import ServiceNames
-from bridge.surroundings import Surroundings
+from bridge.surroundings import EngineCount, Surroundings
 from bridge.topics import Topic, Topics
 
 # How long who asks may wait for the counts of queues and of the engine.
@@ -23,7 +23,8 @@ LOOK_SECONDS = 1.0
 class TopicView:
     """One topic.  `oldest`: seconds since its oldest task in flight was fetched; `lock_margin`:
     seconds until the first lock ends of what is in flight, less than none where one has ended.
-    `waiting` tasks can be fetched from the engine.  None: nothing in flight, or not known.
+    `waiting` tasks can be fetched from the engine, `stuck` have no retries left.  None: nothing in
+    flight, or not known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TopicView:
     oldest: float | None
     lock_margin: float | None
     waiting: int | None
+    stuck: int | None
     messages: QueueCount | None
 
     @property
@@ -93,14 +95,14 @@ class Observatory:
 
     def look(self) -> Overview:
         """How everything stands; waits a moment for the counts that are not fresh."""
-        queues, waiting = self._surroundings.latest(LOOK_SECONDS)
-        queues, waiting = queues or {}, waiting or {}
+        queues, tasks = self._surroundings.latest(LOOK_SECONDS)
+        queues, tasks = queues or {}, tasks or {}
         problems = dict(self._problems())
         in_flight = _in_flight(self._ledger.entries())
         # Also those that are no longer served, while something of them is in flight.
         left = {name: self._topics.known[name] for name in in_flight if name not in self._topics}
         topics = [
-            self._view(topic, in_flight.get(name), problems, queues, waiting.get(name))
+            self._view(topic, in_flight.get(name), problems, queues, tasks.get(name))
             for name, topic in (*self._topics.items(), *left.items())
         ]
         parked, waits = queues.get(self._names.parked), queues.get(self._names.wait)
@@ -117,7 +119,7 @@ class Observatory:
         held: _Held | None,
         problems: Mapping[str, str],
         queues: Mapping[str, QueueCount | None],
-        waiting: int | None,
+        tasks: EngineCount | None,
     ) -> TopicView:
         parts = (f"topic {topic.name}", f"queue {topic.queue}", f"queue {topic.result_queue}")
         now = monotonic()
@@ -131,7 +133,8 @@ class Observatory:
             capacity=topic.timing.capacity,
             oldest=now - held.since if held else None,
             lock_margin=held.lock_ends - now if held else None,
-            waiting=waiting,
+            waiting=tasks.waiting if tasks else None,
+            stuck=tasks.stuck if tasks else None,
             # Of somebody else's exchange nobody here knows which queues are behind it.
             messages=None if topic.shape.exchange else queues.get(topic.queue),
         )

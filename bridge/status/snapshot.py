@@ -95,6 +95,7 @@ def _topic(view: TopicView, events: Mapping[str, int]) -> dict[str, Any]:
         "lockMarginSeconds": _rounded(view.lock_margin),
         "events": dict(events),
         "waiting": view.waiting,
+        "stuck": view.stuck,
         "ready": view.ready,
         "unacked": view.unacked,
         "consumers": view.consumers,

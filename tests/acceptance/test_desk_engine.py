@@ -33,6 +33,9 @@ TOPICS: dict[str, dict[str, Any]] = {
 }
 
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
+
 @dataclass(frozen=True)
 class Said:
     """What one command said."""

@@ -37,6 +37,8 @@ PARKED, RESULTS = "bridge.parked", "pay.results"
 LEAVES_SCREEN = b"\x1b[?1049l"
 TOO_LARGE = b'{"n":18446744073709551616}'
 
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
+
 
 @pytest.fixture(scope="module")
 def stage(engine: EngineRest, shared_amqp_url: str) -> Iterator[Stage]:
@@ -90,6 +92,8 @@ def test_a_parked_result_is_corrected_and_replayed(stage: Stage, tmp_path: Path)
     assert (listed["queue"], listed["bytes"]) == (f"{case.topic}.results", len(TOO_LARGE))
     body = tmp_path / "body.json"
 
+    none = command("parked", "list", "--topic", "nosuch", config=stage.bridge.config)
+    assert none.stdout.startswith("none of topic nosuch; ")
     shown = command("parked", "show", listed["id"], "--body", str(body), config=stage.bridge.config)
     body.write_bytes(body.read_bytes().replace(b"18446744073709551616", b"5"))
     done = command(

@@ -98,7 +98,7 @@ def exported(watched: Watched) -> dict[str, set[str]]:
     """The samples of a scrape: name -> labels."""
     url = watched.stage.bridge.status_url()
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(requests.get(f"{url}/metrics", timeout=10).text):
+    for family in text_string_to_metric_families(requests.get(f"{url}/metrics", timeout=30).text):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

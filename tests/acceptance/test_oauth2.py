@@ -79,7 +79,7 @@ def done(_: Message) -> Reply:
 def engine_problem(bridge: Bridge) -> str:
     """What /ready says of the engine; empty where all is well."""
     url = eventually(bridge.status_url, LIMIT, what="the bridge has started")
-    return requests.get(f"{url}/ready", timeout=10).text if not bridge.is_ready() else ""
+    return requests.get(f"{url}/ready", timeout=30).text if not bridge.is_ready() else ""
 
 
 def test_tokens_expire_are_revoked_and_secrets_rotate(

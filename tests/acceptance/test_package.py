@@ -22,6 +22,8 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).parents[2]
 LIMIT = 110
 
+pytestmark = pytest.mark.timeout(400)  # many commands, one after the other
+
 
 def run(*command: str | Path, cwd: Path, **environ: str) -> str:
     """What the command prints; where it fails, what it complained of is the test's answer."""

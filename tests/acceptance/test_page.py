@@ -114,6 +114,16 @@ TROUBLES: dict[str, tuple[Json, str, str | None]] = {
         "1 task of topic pay waits in the engine and queue payments has no consumer",
         "external-task-bridge topics",
     ),
+    "no attempts left": (
+        snapshot(topic("pay", stuck=2)),
+        "2 tasks of topic pay have no attempts left.",
+        "external-task-bridge incidents --topic pay",
+    ),
+    "purged": (
+        snapshot(topic("pay", queue="payments", consumers=0, unacked=0, oldestSeconds=61.0)),
+        "Topic pay: 4 in flight, but queue payments is empty and nobody consumes",
+        "external-task-bridge release --topic pay --older-than 0s",
+    ),
     "paused": (
         snapshot(
             topic("pay", circuit="open", problem="queue payments is full"),
@@ -280,7 +290,7 @@ def test_the_path_carries_the_sums_of_all_topics(sample: SampleBridge, visit: Op
 
 def test_a_row_tells_all_of_its_topic(sample: SampleBridge, visit: Open) -> None:
     """Errors by their kind, done as a line with a text beside it for who cannot see it."""
-    events = {"completed": 50, "failed": 2, "deadline_missed": 1, "incident": 1, "gone": 4}
+    events = {"completed": 50, "failed": 2, "deadline_missed": 1, "incident": 1, "parked": 2}
     sample.status = snapshot(
         topic("pay", queue="payments", waiting=7, ready=6, unacked=None, events=events)
     )
@@ -539,7 +549,7 @@ def test_a_screen_reader_hears_of_news_alone(sample: SampleBridge, visit: Open) 
     expect(problems(page)).to_have_text("Nothing that this page can see.")
 
     worker = "Queue demo-worker has 12 ready and no consumer: start a worker."
-    parked = "1 message lies parked: nobody could apply them."
+    parked = "1 message lies parked: nobody could apply it."
     assert page.evaluate("heard") == [worker, parked, "Nothing is wrong now."]
     assert page.locator("[aria-live], [role=alert], [role=log]").count() == 0
 

@@ -23,6 +23,7 @@ from deploy.local.programs import PartError, Program, tail
 
 CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
 BUILD_LIMIT_S, START_LIMIT_S, GRACE_S = 600.0, 60.0, 10.0
+DOWNLOADS = 3
 
 
 def celery_python() -> Path:
@@ -71,13 +72,20 @@ def built(name: str, sources: Sequence[Path], build: Callable[[Path, Path], None
 
 
 def run(command: Sequence[str | Path], log: Path, cure: str) -> None:
-    try:
-        with log.open("ab") as output:
-            subprocess.run(command, stdout=output, stderr=output, timeout=BUILD_LIMIT_S, check=True)
-    except FileNotFoundError as error:
-        raise PartError(f"{error.filename} is missing: {cure}") from error
-    except subprocess.SubprocessError as error:
-        raise PartError(f"{error}: {cure}. The end of its output:\n{tail(log)}") from error
+    """Three times at most: it downloads, and not every tool asks a registry twice."""
+    for left in reversed(range(DOWNLOADS)):
+        try:
+            with log.open("ab") as output:
+                subprocess.run(
+                    command, stdout=output, stderr=output, timeout=BUILD_LIMIT_S, check=True
+                )
+        except FileNotFoundError as error:
+            raise PartError(f"{error.filename} is missing: {cure}") from error
+        except subprocess.SubprocessError as error:
+            if left == 0 or isinstance(error, subprocess.TimeoutExpired):
+                raise PartError(f"{error}: {cure}. The end of its output:\n{tail(log)}") from error
+        else:
+            return
 
 
 @contextmanager

@@ -37,6 +37,7 @@ def amqp(amqp_url: str) -> Iterator[Amqp]:
     with Amqp(amqp_url) as amqp:
         for queue in ("pay", "idle"):
             amqp.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        amqp.channel.confirm_delivery()  # else a queue that elects its leader may miss some
         for _ in range(3):
             amqp.send("", "pay", b"{}")
         eventually(lambda: amqp.count("pay") == 3)

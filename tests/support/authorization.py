@@ -8,6 +8,7 @@ its own mistakes.
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -128,6 +129,7 @@ class _Web:
         self._pair, self._ca_file = pair, ca_file
         self._port = 0
         self._server: _Server | None = None
+        self._place: socket.socket | None = None  # keeps the port while it is away
 
     def __enter__(self) -> Self:
         self.start()
@@ -140,6 +142,7 @@ class _Web:
         _trace: TracebackType | None,
     ) -> None:
         self.stop()
+        self._take_back()
 
     @property
     def root(self) -> str:
@@ -148,6 +151,7 @@ class _Web:
 
     def start(self) -> None:
         handler = type("Handler", (_Handler,), {"answer": self.answer})
+        self._take_back()
         self._server = _Server(("127.0.0.1", self._port), handler)
         self._port = self._server.server_address[1]
         if self._pair is not None:
@@ -164,6 +168,14 @@ class _Web:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+            self._place = socket.socket()  # bound and deaf: who connects is refused
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._place.bind(("127.0.0.1", self._port))
+
+    def _take_back(self) -> None:
+        if self._place is not None:
+            self._place.close()
+            self._place = None
 
     def answer(self, request: _Handler, body: bytes) -> Answer:
         raise NotImplementedError

@@ -95,7 +95,7 @@ class Bridge:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=self._env)
         if self._wait_ready:
-            eventually(self.is_ready, 30, what="the bridge is ready")
+            eventually(self.is_ready, 60, what="the bridge is ready")
         return self
 
     def __enter__(self) -> Self:
@@ -169,7 +169,7 @@ class Bridge:
         if url is None:
             return False
         try:
-            return requests.get(f"{url}/ready", timeout=2).status_code == 200
+            return requests.get(f"{url}/ready", timeout=20).status_code == 200
         except requests.ConnectionError:
             return False
 
@@ -180,7 +180,7 @@ class Bridge:
     def count(self, topic: str, event: str) -> int:
         """A topic's count of an event, read off /metrics."""
         url = eventually(self.status_url, what="the bridge has started")
-        text = requests.get(f"{url}/metrics", timeout=5).text
+        text = requests.get(f"{url}/metrics", timeout=20).text
         sample = f'bridge_tasks_total{{event="{event}",topic="{topic}"}} '
         for line in text.splitlines():
             if line.startswith(sample):

@@ -104,7 +104,7 @@ class Prometheus:
     def _is_ready(self) -> bool:
         try:
             return requests.get(f"{self.url}/-/ready", timeout=5).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
 

@@ -22,6 +22,7 @@ def topic(name: str, **changed: Any) -> Json:
         "lockMarginSeconds": 480.0,
         "events": {"fetched": 124, "completed": 120},
         "waiting": 0,
+        "stuck": 0,
         "ready": 0,
         "unacked": 4,
         "consumers": 2,

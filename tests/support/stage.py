@@ -110,7 +110,7 @@ class Case:
     key: str
     instance: str
 
-    def message(self, limit: float = 20) -> Message:
+    def message(self, limit: float = 60) -> Message:
         """Take this task's next message; those of other instances are thrown away."""
         try:
             found = eventually(self._look, limit, what=f"a message of {self.topic}")

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], limit: float = 20.0, *, what: str = "") -> T:
+def eventually(condition: Callable[[], T], limit: float = 60.0, *, what: str = "") -> T:
     """The condition's first true value; AssertionError with the last one after `limit` seconds."""
     end = time.monotonic() + limit
     while True:

@@ -155,6 +155,33 @@ def test_a_taken_status_port_is_a_warning_and_a_foreign_address_a_problem(tmp_pa
     assert list(marks.values()) == [["warning"], ["problem"], []]
 
 
+class EmptyBroker(Inspector):
+    """Lets everybody in, and has nothing."""
+
+    vhost = "/"
+
+    def __init__(self) -> None:
+        pass
+
+    def exchange(self, name: str) -> bool:
+        return False
+
+    def queue(self, name: str) -> None:
+        return None
+
+
+def test_what_is_to_be_declared_is_told_by_kind(tmp_path: Path) -> None:
+    """An exchange may have the name of a queue, and one of them be there already."""
+    settings = given(tmp_path, "[topics.pay]")
+
+    first, *_ = broker._Look(settings, EmptyBroker(), None).everything()
+
+    assert "at the start: exchanges bridge.results, " in first.text
+    assert first.text.count("bridge.wait") == 2
+    assert first.text.endswith(", pay, pay.results")
+    assert "; queues bridge." in first.text
+
+
 # -- rights ----------------------------------------------------------------------------------
 
 
@@ -388,6 +415,16 @@ def test_an_engine_without_creation_times_is_pointed_out(
 
     assert any(version in f.text and f.mark == "ok" for f in found)
     assert any("adopted" in f.text and f.mark == "warning" for f in found) is warned
+
+
+def test_credentials_that_no_engine_asks_for_are_not_called_right(tmp_path: Path) -> None:
+    """An engine without a login takes any: who reads "accepted" has mistyped a password."""
+    with SimulatedEngine() as simulated:
+        url = simulated.url
+        text = f"[engine]\nurl='{url}'\nusername='joe'\npassword='x'\n[topics.a]"
+        found = [finding.text for finding in engine.look(given(tmp_path, text))]
+
+    assert any("accepted, or not asked for" in text for text in found), found
 
 
 def test_an_unusable_token_file_is_not_blamed_on_the_address(tmp_path: Path) -> None:

@@ -83,6 +83,26 @@ def test_no_topic_is_exit_code_2_and_one_clear_text(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_document_of_init_does_not_replace_its_file(tmp_path: Path) -> None:
+    """Everywhere else --json only prints."""
+    assert "Also print" in bridge("init", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("command", ["run", "check", "topics", "top"])
+def test_a_wrong_directory_is_said(command: str, tmp_path: Path) -> None:
+    """Its user has a settings file, elsewhere; where one was read, it is not said."""
+    elsewhere = bridge(command, cwd=tmp_path)
+    (tmp_path / "bridge.toml").write_text("[engine]\n", encoding="utf-8")
+    there = bridge(command, cwd=tmp_path)
+
+    assert (elsewhere.returncode, there.returncode) == (2, 2)
+    said, told = elsewhere.stdout + elsewhere.stderr, there.stdout + there.stderr
+    for words in ("no bridge.toml here", "--config", "external-task-bridge init"):
+        assert words in said
+        assert words not in told
+    assert "[topics.<name>]" in told
+
+
 def test_every_mistake_of_the_file_is_told_at_once(tmp_path: Path) -> None:
     """With the key's path and the nearest right name."""
     (tmp_path / "bridge.toml").write_text(

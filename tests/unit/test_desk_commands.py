@@ -192,9 +192,13 @@ def test_a_release_says_what_its_queue_holds(engine: Desk, command: Command) -> 
     task = engine.start()
     engine.fetch(seconds=600)
 
+    document = command("release", "--topic", "pay", "--older-than", "0s", "--dry-run", "--json")
     said = command("release", "--topic", "pay", "--older-than", "0s", "--yes")
 
     assert said.code == 0, said.err
+    (note,) = json.loads(document.out)["notes"]
+    assert note.endswith("age from creation")
+    assert note in said.out
     assert "1 to release: 1 of pay" in said.out
     assert "queue pay cannot be looked at" in said.out
     assert "will come twice" in said.out

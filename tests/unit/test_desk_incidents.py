@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bridge.desk import incidents
+from bridge.desk.choosing import CHANGED
 from bridge.desk.incidents import Wanted, choose, look, retry
 from bridge.errors import EngineUnavailable
 from bridge.simulated_engine import Answer, SimulatedEngine
@@ -166,6 +169,53 @@ def test_one_task_that_is_gone_does_not_spoil_the_others(
     assert gone == tasks[2]
     assert "no such task" in reason
     assert [engine.task(tasks[n])["retries"] for n in (0, 1, 3, 4)] == [1] * 4
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_was_retried_meanwhile_is_left_alone(
+    engine: Desk, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The operator may think for minutes before the y; a colleague did not. The attempt in flight
+    keeps its lock and its retries, which its answer names.
+    """
+    monkeypatch.setattr(incidents, "AT_ONCE", number)
+    flying, mine = failed(engine, pause=300), failed(engine)
+    chosen = choose(engine.records, [flying, mine], Wanted())
+    engine.records.set_retries([flying], 3)
+    engine.simulated.clock.advance(301)
+    assert engine.fetch(seconds=600) == [flying]
+    before = engine.task(flying)
+
+    done = retry(engine.records, chosen.tasks, 1, "bridge")
+
+    assert (done.done, done.failed) == ((mine,), ((flying, CHANGED),))
+    assert engine.task(flying) == before
+
+
+def test_a_task_that_is_retried_between_pause_and_retries_is_left_alone(engine: Desk) -> None:
+    """Its pause has ended by us, its retries are the colleague's: it is fetched at once."""
+    tasks = [failed(engine, pause=300), failed(engine)]
+    chosen = choose(engine.records, tasks, Wanted())
+
+    done = retry(_Colleague(engine, tasks[0]), chosen.tasks, 1, "bridge")  # type: ignore[arg-type]
+
+    assert (done.done, done.failed) == ((tasks[1],), ((tasks[0], CHANGED),))
+    assert engine.task(tasks[0])["retries"] == 3
+
+
+class _Colleague:
+    """The engine's records, with somebody who retries a task as soon as its pause has ended."""
+
+    def __init__(self, engine: Desk, task_id: str) -> None:
+        self._engine = engine
+        self._task_id = task_id
+
+    def release(self, task_id: str, worker_id: str) -> None:
+        self._engine.records.release(task_id, worker_id)
+        self._engine.records.set_retries([self._task_id], 3)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine.records, name)
 
 
 def test_a_right_that_is_missing_for_one_process_is_told_for_its_tasks(engine: Desk) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bridge.broker.holding import Held
+from bridge.broker.holding import UNREADABLE, Held
 from bridge.cli import app
-from bridge.cli.parked_text import show_document, shown
+from bridge.cli.parked_text import none_of, show_document, shown
 from bridge.cli.printing import as_json
 from bridge.desk.parked import Chosen
 from bridge.desk.parked_message import (
@@ -22,6 +22,7 @@ from bridge.desk.parked_message import (
     Shown,
     digest_of,
     id_of,
+    is_unreadable,
     parked_at,
     reason_of,
     source_of,
@@ -57,6 +58,17 @@ def test_a_copy_that_takes_the_place_of_a_message_has_its_id() -> None:
     copied = {**BASE.headers, "originalUserId": "worker"}
 
     assert digest(headers=copied) == digest(user_id="worker")
+
+
+def test_an_unreadable_message_has_the_id_of_the_copy_of_its_body() -> None:
+    """Its properties do not outlive the second look, and the id was read at the first."""
+    unreadable = Held(replace(BASE, headers={}, correlation_id=None), "ValueError")
+    fresh = {"reason": UNREADABLE, "reasonDetail": "why"}
+    copy = Held(Delivery(BASE.queue, BASE.body, fresh, generation=0, tag=2))
+
+    assert digest_of(copy) == digest_of(unreadable)
+    assert digest_of(replace(unreadable, delivery=replace(BASE, body=b"x"))) != digest_of(copy)
+    assert [is_unreadable(one) for one in (unreadable, copy, Held(BASE))] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,22 @@ def test_whatever_a_header_holds_can_be_shown() -> None:
     assert text.endswith("\n\\xff")
 
 
+@pytest.mark.parametrize(
+    ("total", "reason", "topic", "words"),
+    [
+        (0, None, "pay", "nothing is parked"),
+        (1, None, "no\x1bsuch", "none of topic no\\x1bsuch; 1 in all"),
+        (3, "json", None, "none with reason json; 3 in all"),
+        (3, "json", "pay", "none of topic pay with reason json; 3 in all"),
+    ],
+)
+def test_that_nothing_was_chosen_does_not_mean_that_nothing_is_parked(
+    total: int, reason: str | None, topic: str | None, words: str
+) -> None:
+    """A mistyped topic must not read as an all-clear."""
+    assert none_of(total, reason, topic) == words
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "bridge.toml"
@@ -174,6 +202,7 @@ def test_a_broker_that_is_away_is_exit_code_3(config: Path, arguments: list[str]
     done = CliRunner().invoke(app, ["parked", *arguments, "--config", str(config)])
 
     assert done.exit_code == 3
+    assert done.stderr.startswith("RabbitMQ at 127.0.0.1:1: ")
     assert "[broker] url" in done.stderr
     assert done.stdout == ""
 

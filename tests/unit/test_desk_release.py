@@ -9,7 +9,7 @@ import pytest
 
 from bridge.desk import release
 from bridge.desk.asking import REPLICA_TASKS_MAX, Replica
-from bridge.desk.choosing import Chosen
+from bridge.desk.choosing import CHANGED, Chosen
 from bridge.errors import EngineUnavailable
 from bridge.queue_counts import QueueCount
 from bridge.settings import Settings
@@ -112,6 +112,37 @@ def test_what_a_full_answer_leaves_out_is_younger(engine: Desk, settings: Settin
     assert len(chosen(50)) == 1
 
 
+def test_whose_age_is_not_known_is_said(engine: Desk, settings: Settings) -> None:
+    """A peer may have published it just now, and a healthy message would come twice."""
+    old, peers = flying(engine, 2)
+    told = desk.replica(held(old, seconds=500))
+
+    def notes(replica: Replica) -> tuple[str, ...]:
+        return release.choose(settings, engine.records, replica, topic="pay").notes
+
+    assert notes(told) == (
+        "1 of them are not held by the bridge that was asked: age from creation",
+    )
+    assert notes(NOBODY) == (f"{desk.SILENT}: age from creation",)
+    assert notes(desk.replica(held(old), held(peers))) == ()
+
+
+@pytest.mark.parametrize("bridge", [desk.replica(), NOBODY])
+def test_a_topic_release_leaves_a_pause_between_attempts(
+    engine: Desk, settings: Settings, bridge: Replica
+) -> None:
+    """No message of it is lost: the fault that it waits out would only strike earlier."""
+    lost, paused = flying(engine, 2)
+    engine.fail(paused, retries=2, pause=200)
+
+    by_topic = release.choose(settings, engine.records, bridge, topic="pay")
+    by_name = release.choose(settings, engine.records, bridge, task_ids=[paused])
+
+    assert (ids(by_topic), by_topic.left) == ([lost], ())
+    assert by_topic.notes[0] == "1 that only wait for their next attempt are left out"
+    assert ids(by_name) == [paused]
+
+
 # -- release ---------------------------------------------------------------------------------------
 
 
@@ -146,10 +177,25 @@ def test_what_changed_since_the_preview_is_left_alone(engine: Desk, settings: Se
     assert done.done == (lapsed,)
     left = dict(done.failed)
     assert "no such task" in left[gone]
-    assert left[failed] == left[taken] == release.CHANGED
+    assert left[failed] == left[taken] == CHANGED
     assert "suspended" in left[suspended]
     assert engine.task(taken)["workerId"] == "legacy"
     assert engine.task(failed)["retries"] == 2
+
+
+def test_what_was_fetched_again_meanwhile_is_left_alone(engine: Desk, settings: Settings) -> None:
+    """A colleague released it and the bridge published it: same owner, same retries, and a message
+    on its way.
+    """
+    fetched, renewed = flying(engine, 2)
+    chosen = release.choose(settings, engine.records, NOBODY, task_ids=[fetched, renewed])
+    engine.call("POST", f"/external-task/{fetched}/unlock")
+    engine.fetch(seconds=60)
+    engine.act(renewed, "extendLock", newDuration=500_000)
+
+    done = release.release(settings, engine.records, chosen.tasks)
+
+    assert (done.done, done.failed) == ((renewed,), ((fetched, CHANGED),))
 
 
 def test_a_lock_that_was_renewed_at_the_same_moment_is_told(
@@ -251,12 +297,12 @@ def test_an_engine_that_is_away_from_the_start_is_an_error(
         ),
         (
             Counts(pay=QueueCount(0, None, 2)),
-            "queue pay holds 0 messages; what its 2 consumers have in hand is not known",
+            "queue pay holds 0 messages; what its consumers have in hand is not known",
             False,
         ),
         (
             Counts(pay=QueueCount(0, None, 0)),
-            "queue pay holds 0 messages; what its 0 consumers have in hand is not known",
+            "queue pay holds 0 messages",
             True,
         ),
         (Counts(), "queue pay does not exist, or must not be looked at", False),

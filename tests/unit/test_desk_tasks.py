@@ -9,7 +9,7 @@ import pytest
 
 from bridge.desk.asking import Replica, replica, status_address
 from bridge.desk.tasks import (
-    State,
+    Filter,
     TaskList,
     Wanted,
     describe,
@@ -70,68 +70,100 @@ def test_the_bridge_tells_what_the_locks_do_not(engine: Desk, tmp_path: Path) ->
     engine.fetch()
     for task in (flying, paused, unconfirmed):
         engine.fail(task, retries=2)
-    engine.fetch(seconds=25)
+    engine.fetch(seconds=100)
     told = desk.replica(held(flying), held(unconfirmed, confirmed=False))
 
     found = look(given(tmp_path), engine.records, told, Wanted())
 
     assert found.silent is None
     assert "published, lock for" in words(found)[flying]
-    assert words(found)[paused].startswith("failed, attempts left: 2; the next in 2")
+    assert words(found)[paused].startswith("failed, attempts left: 2; the next in 1 min")
     assert "or in flight" not in words(found)[paused]
     assert "being published" in words(found)[unconfirmed]
 
 
 @pytest.mark.parametrize(
-    ("left", "retries", "asked", "pause"),
+    ("left", "retries", "pause"),
     [
-        (25, None, True, None),  # never failed
-        (25, 2, True, "sure"),
-        (25, 2, False, "perhaps"),  # or fetched a moment ago
-        (100, 2, False, "sure"),  # more than a publish window, and no lease has so little left
-        (299, 2, True, "perhaps"),  # a pause of 5 min, or a lease that a peer looks after
-        (301, 2, True, "perhaps"),  # the engine's time is a second coarse
-        (303, 2, True, None),
-        (600, 2, True, None),
-        (3000, 2, True, "perhaps"),  # a worker asked for this pause
+        (25, None, None),  # never failed
+        (25, 2, "perhaps"),  # or fetched a moment ago, by any replica
+        (100, 2, "sure"),  # more than a publish window, and no lease has so little left
+        (299, 2, "perhaps"),  # a pause of 5 min, or a lease that a peer looks after
+        (301, 2, "perhaps"),  # the engine's time is a second coarse
+        (303, 2, None),
+        (600, 2, None),
+        (3000, 2, "perhaps"),  # a worker asked for this pause
     ],
 )
 def test_a_pause_is_told_from_a_lease_by_its_length(
-    tmp_path: Path, left: float, retries: int | None, asked: bool, pause: str | None
+    tmp_path: Path, left: float, retries: int | None, pause: str | None
 ) -> None:
     """With the default times: publish window 60 s, lease 10 min, longest pause 5 min."""
     task = TaskRecord(id="t", topic_name="pay", process_instance_id="i", retries=retries)
 
-    assert pause_before(given(tmp_path), task, left, asked) == pause
+    assert pause_before(given(tmp_path), task, left) == pause
+
+
+@pytest.mark.parametrize(
+    ("problems", "says"),
+    [
+        ({"topic pay": "312 NO_ROUTE"}, "cannot be published, next fetch in "),
+        ({"publisher": "blocked by RabbitMQ"}, "cannot be published, next fetch in "),
+        ({"topic ship": "312 NO_ROUTE"}, "published, lock for "),
+        ({}, "published, lock for "),
+    ],
+)
+def test_a_message_that_no_queue_takes_is_not_called_published(
+    engine: Desk, tmp_path: Path, problems: dict[str, str], says: str
+) -> None:
+    """The bridge has let go of the task, and its lock still runs."""
+    task = engine.start()
+    engine.fetch()
+
+    found = look(given(tmp_path), engine.records, desk.replica(problems=problems), Wanted())
+
+    assert words(found)[task].startswith(says)
 
 
 @pytest.mark.parametrize(
     ("state", "names"),
     [
-        ("waiting", {"waiting"}),
+        ("waiting", {"waiting", "again"}),
         ("locked", {"locked", "paused"}),
-        ("retried", {"paused"}),
+        ("retried", {"paused", "again"}),
         ("failed", {"failed"}),
-        ("suspended", {"suspended"}),
-        (None, {"waiting", "locked", "paused", "failed", "suspended"}),
+        ("suspended", {"suspended", "both"}),
+        (None, {"waiting", "again", "locked", "paused", "failed", "suspended", "both"}),
     ],
 )
 def test_a_state_chooses(
-    engine: Desk, tmp_path: Path, state: State | None, names: set[str]
+    engine: Desk, tmp_path: Path, state: Filter | None, names: set[str]
 ) -> None:
-    """The question is mostly for one kind of task among thousands."""
-    made = {name: engine.start() for name in ("locked", "paused", "failed")}
+    """The question is mostly for one kind of task among thousands; the document calls each what
+    it was asked for.
+    """
+    made = {name: engine.start() for name in ("locked", "again", "paused", "failed", "both")}
     engine.fetch()
     engine.fail(made["paused"], retries=2, pause=60)
     engine.fail(made["failed"])
+    engine.fail(made["both"])
+    engine.suspend(made["both"])
+    engine.fail(made["again"], retries=2)
     made |= {name: engine.start() for name in ("suspended", "waiting")}
     engine.suspend(made["suspended"])
+    engine.simulated.clock.advance(3)
 
     found = look(given(tmp_path), engine.records, NOBODY, Wanted(state=state))
 
     assert {s.task.id for s in found.tasks} == {made[name] for name in names}
-    if state is not None and len(names) == 1:
-        assert {s.state for s in found.tasks} == {state}
+    rows = [shown.as_json() for shown in found.tasks]
+    if state == "retried":
+        assert {(row["state"], row["failedBefore"]) for row in rows} == {
+            ("waiting", True),
+            ("locked", True),
+        }
+    elif state is not None:
+        assert {row["state"] for row in rows} == {state}
 
 
 def test_topic_process_and_business_key_choose(engine: Desk, tmp_path: Path) -> None:
@@ -174,7 +206,8 @@ def test_the_document_is_complete(engine: Desk, tmp_path: Path) -> None:
     assert document["bridge"] == {"problem": desk.SILENT}
     assert (row["taskId"], row["topic"], row["businessKey"]) == (task, "pay", "order-7")
     assert (row["process"], row["activityId"]) == ("pay-process", "task-1")
-    assert (row["state"], row["retries"], row["workerId"]) == ("retried", 1, "bridge")
+    assert (row["state"], row["retries"], row["workerId"]) == ("locked", 1, "bridge")
+    assert row["failedBefore"] is True
     assert 0 < row["lockSecondsLeft"] <= 26
     assert row["ageSeconds"] >= 0
     assert first_line(row["errorMessage"]) == "no money"
@@ -190,7 +223,7 @@ def test_a_lock_that_never_ends_is_told(tmp_path: Path) -> None:
         lock_expiration_time="+287225-01-01T00:00:00.000+0000",
     )
 
-    shown = describe(given(tmp_path), task, 1_700_000_000.0, None)
+    shown = describe(given(tmp_path), task, 1_700_000_000.0, {}, {})
 
     assert shown.words == "locked by worker id legacy for ever"
     assert shown.as_json()["lockSecondsLeft"] is None

@@ -28,6 +28,7 @@ TOPIC: dict[str, Any] = {
     "lockMarginSeconds": 300.0,
     "events": {"completed": 10, "bpmn_error": 2, "failed": 1, "parked": 1},
     "waiting": 0,
+    "stuck": 0,
     "ready": 2,
     "unacked": None,
     "consumers": 1,
@@ -93,11 +94,31 @@ def test_nothing_is_wrong() -> None:
     ("topic", "changes", "words", "command"),
     [
         ({"consumers": 0, "ready": 12}, {}, "payments has 12 ready and no consumer", "topics"),
-        ({"consumers": 0, "ready": 0, "waiting": 4}, {}, "4 waiting in the engine", "topics"),
+        (
+            {"consumers": 0, "ready": 0, "waiting": 4, "inFlight": 0, "oldestSeconds": None},
+            {},
+            "4 waiting in the engine",
+            "topics",
+        ),
+        (
+            {"consumers": 0, "ready": 0},
+            {},
+            "3 in flight, but queue payments is empty",
+            "release --topic pay --older-than 0s",
+        ),
+        (
+            {"consumers": 0, "ready": 0, "unacked": 0},
+            {},
+            "An answer may never come",
+            "release --topic pay --older-than 0s",
+        ),
         ({"circuit": "open", "problem": "queue full"}, {}, "paused: queue full", "check"),
+        ({"stuck": 1}, {}, "1 task of topic pay has no attempts", "incidents --topic pay"),
+        ({"stuck": 3}, {}, "3 tasks of topic pay have no attempts", "incidents --topic pay"),
         ({"problem": "no queue"}, {}, "topic pay: no queue", "check"),
         ({"lockMarginSeconds": -1.0}, {}, "one has lapsed", "check"),
-        ({}, {"parked": 1}, "1 message lies parked", "parked list"),
+        ({}, {"parked": 1}, "1 message lies parked: nobody could apply it", "parked list"),
+        ({}, {"parked": 2}, "2 messages lie parked: nobody could apply them", "parked list"),
         ({}, {"engine": {"url": "x", "problem": "503"}}, "engine cannot be used: 503", "check"),
         ({}, {"problems": {"queue bridge.wait": "404"}}, "queue bridge.wait: 404", "check"),
     ],
@@ -128,6 +149,26 @@ def test_what_is_only_worth_a_look_is_no_alarm(
 
     assert words in trouble.text
     assert not trouble.bad
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        {"consumers": 0, "ready": 0, "oldestSeconds": 2.0},
+        {"consumers": 0, "ready": 0, "unacked": 3},
+        {"consumers": 0, "ready": 0, "inFlight": 0, "oldestSeconds": None},
+        {"consumers": None, "ready": None},
+        {"consumers": 1, "ready": 0},
+    ],
+)
+def test_what_may_still_be_answered_is_not_lost(topic: dict[str, Any]) -> None:
+    """Just published, at a worker, or in queues that nobody here knows."""
+    assert read(document(topic)).troubles == ()
+
+
+def test_a_bad_answer_is_counted_once() -> None:
+    """It lies parked, which is shown by itself."""
+    assert read(document({"events": {"failed": 2, "parked": 2}})).topics[0].failed == 2
 
 
 def test_a_topics_own_problem_is_told_once() -> None:
@@ -171,8 +212,9 @@ def test_without_a_terminal_it_prints_once(served: Served) -> None:
     done = run("--url", served.url)
 
     assert done.exit_code == 0
+    assert "FAILED SINCE START" in done.stdout
     row = next(line for line in done.stdout.splitlines() if line.startswith("pay"))
-    assert row.split() == ["pay", "0", "12", "-", "0", "3/10", "1", "min", "-", "2", "flows"]
+    assert row.split() == ["pay", "0", "12", "-", "0", "3/10", "1", "min", "-", "1", "flows"]
     assert "12 ready and no consumer" in done.stdout
 
 
@@ -210,14 +252,40 @@ def test_no_fixed_address_is_said(tmp_path: Path, listen: str) -> None:
 
     done = run("--once", config=str(config))
 
-    assert (done.exit_code, "--url" in done.stderr) == (3, True)
+    assert (done.exit_code, "--url" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("url", ["localhost:9464", "ftp://x", "http://", "http://h:port", "x"])
 def test_an_address_that_is_none_is_said(url: str) -> None:
-    """One sentence, not a traceback."""
-    with pytest.raises(BridgeSilent, match="--url"):
-        ask(url)
+    """One sentence, not a traceback, and no exit code that says that a bridge is away."""
+    done = run("--url", url)
+
+    assert (done.exit_code, done.stderr.startswith("--url")) == (2, True)
+
+
+def test_an_addresss_password_is_never_shown(served: Served) -> None:
+    """A screen is shared, and a ticket is read by many."""
+    guarded = served.url.replace("://", "://joe:s3cret@")
+
+    shown = run("--url", guarded, "--once")
+    refused = [
+        run("--url", url) for url in ("ftp://joe:s3cret@x", "joe:s3cret@x", "http://joe:s3cret@[")
+    ]
+
+    assert (shown.exit_code, f"at {served.url}\n" in shown.stdout) == (0, True)
+    for done in (shown, *refused):
+        assert "s3cret" not in done.stdout + done.stderr
+    assert [done.exit_code for done in refused] == [2] * 3
+
+
+def test_what_a_bridge_says_of_itself_cannot_steer_a_terminal(served: Served) -> None:
+    """Whatever answers at an address may say anything."""
+    served.document = document(version="\x1b[2J", workerId="\x1b]0;x\x07")
+
+    done = run("--url", served.url, "--once")
+
+    assert "bridge \\x1b[2J, worker id \\x1b]0;x\\x07" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 @pytest.mark.parametrize("made", [[], {"schemaVersion": 2}, None])
@@ -229,8 +297,9 @@ def test_somebody_else_who_answers_is_told_from_a_bridge(served: Served, made: A
         ask(served.url)
 
 
-def test_a_bad_interval_is_exit_code_2() -> None:
-    """Before anybody is asked."""
-    done = run("--interval", "often")
+@pytest.mark.parametrize("interval", ["often", "0s", "10ms"])
+def test_a_bad_interval_is_exit_code_2(interval: str) -> None:
+    """Before anybody is asked, and also where one look is enough."""
+    done = run("--interval", interval, "--once")
 
     assert (done.exit_code, "--interval" in done.stderr) == (2, True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from typer.testing import CliRunner
 
 from bridge import settings as bridge_settings
+from bridge.cli import app
 from bridge.cli.queues import _topics_document, _topics_table
-from bridge.desk.models import topics_named
-from bridge.desk.topics import InEngine, TopicLine, compare
+from bridge.desk.topics import InEngine, TopicLine, compare, topics_in_models
 from bridge.queue_counts import QueueCount
-from tests.support.engine import process_xml
+from bridge.simulated_engine import Answer, SimulatedEngine, linear_process
+from tests.support.desk import Desk
 
 BUSY = QueueCount(0, None, 2)
 SETTINGS = bridge_settings.load(None, {"BRIDGE_TOPICS": "payment,ship"})
@@ -48,6 +52,7 @@ def test_nothing_is_wrong_where_everybody_is_there() -> None:
         (SOME, QueueCount(0, None, 0), "queue 'payment' has no consumer"),
         (InEngine(waiting=1), QueueCount(0, None, 0), "no consumer"),
         (SOME, None, "queue 'payment' is not there"),
+        (InEngine(failed=2), BUSY, "2 without attempts left: external-task-bridge incidents"),
     ],
 )
 def test_work_that_nobody_takes_is_a_problem(
@@ -98,22 +103,82 @@ def test_a_topic_that_others_serve_is_none_of_ours() -> None:
     assert (found.problem, found.remark) == (None, "served by 'node-1'")
 
 
-def test_a_topic_that_no_model_names_is_a_problem() -> None:
-    """Unless nobody can say, because models make their topics by expressions."""
+def test_a_topic_that_no_newest_model_names_is_only_remarked() -> None:
+    """An older version may run on, or the model be hidden from the bridge's user: who removed the
+    topic would stop a process.
+    """
     empty = {"payment": InEngine()}
 
-    assert "no process uses it" in (line(tasks=empty, in_models={"other"}).problem or "")
-    assert line(tasks=empty, in_models={"payment"}).problem is None
-    assert line(tasks=empty, in_models=None).remark == "the engine has no task of it"
+    unnamed = line(tasks=empty, in_models={"other"})
+    assert (unnamed.problem, "no process names it" in (unnamed.remark or "")) == (None, True)
+    unknown = line(tasks=empty, in_models=None)
+    assert (unknown.problem, unknown.remark) == (None, "the engine has no task of it")
+    assert line(tasks=empty, in_models={"payment"}).remark is None
+    assert "remove" not in f"{unnamed.remark}{unknown.remark}"
 
 
-def test_topics_are_found_in_a_model() -> None:
-    """Whatever prefix its namespace has, and whatever the name must be escaped into."""
-    xml = process_xml("p", ["pay", "R&D <x>", "${dynamic}"])
+def test_a_topic_that_is_configured_as_well_is_no_other_spelling() -> None:
+    """A new version of the process has renamed its topic, and both are served."""
+    renamed = bridge_settings.load(None, {"BRIDGE_TOPICS": "payment,payments"})
+    tasks = {"payment": InEngine(), "payments": SOME}
+    queues = QUEUES | dict.fromkeys(("payments", "payments.results"), BUSY)
 
-    assert topics_named(xml) == {"pay", "R&D <x>", "${dynamic}"}
-    assert topics_named(xml.replace("camunda:", "operaton:")) == topics_named(xml)
-    assert topics_named('<a x:topic=\'single\' topic="bare" my:topics="t"/>') == {"single"}
+    assert [one.problem for one in compare(renamed, tasks, queues, {"payments"})] == [None, None]
+
+
+@pytest.fixture
+def engine(simulated: SimulatedEngine) -> Desk:
+    return Desk(simulated)
+
+
+def test_the_topics_of_the_newest_models_are_known(engine: Desk) -> None:
+    """Each as the engine reads it: what is commented out is none."""
+    engine.start("pay")
+    comment = b'<!-- <serviceTask camunda:type="external" camunda:topic="old"/> --></process>'
+    model = linear_process("odd", "R&D <x>")
+    assert b"</process>" in model
+    engine.simulated.deploy(model.replace(b"</process>", comment))
+
+    assert topics_in_models(engine.records) == {"pay", "R&D <x>"}
+
+
+def test_no_model_to_be_seen_means_that_nobody_knows(engine: Desk) -> None:
+    """The rights of a bridge, READ_INSTANCE and UPDATE_INSTANCE, show it no process definition:
+    the engine answers with an empty list.
+    """
+    assert topics_in_models(engine.records) is None
+
+
+def test_a_model_that_must_not_be_read_means_that_nobody_knows(engine: Desk) -> None:
+    """The engine shows it in its list, and refuses what is in it."""
+    engine.start("pay")
+    body = {"type": "AuthorizationException", "message": "no", "code": 0}
+    engine.simulated.faults.add("definitionXml", when="before", action=Answer(403, body))
+
+    assert topics_in_models(engine.records) is None
+
+
+def test_a_topic_by_an_expression_means_that_nobody_knows(engine: Desk) -> None:
+    """It may be any."""
+    engine.simulated.deploy(linear_process("p", "${topic}"))
+
+    assert topics_in_models(engine.records) is None
+
+
+def test_a_broker_that_is_away_is_named_with_its_address(engine: Desk, tmp_path: Path) -> None:
+    """Without credentials, and with an exit code that scripts know."""
+    config = tmp_path / "bridge.toml"
+    config.write_text(
+        f'[engine]\nurl = "{engine.simulated.url}"\n[broker]\n'
+        'url = "amqp://joe:s3cret@127.0.0.1:1/%2F"\n[topics.pay]\n'
+    )
+
+    done = CliRunner().invoke(app, ["topics", "--config", str(config)])
+
+    assert done.exit_code == 3
+    assert done.stderr.startswith("RabbitMQ at 127.0.0.1:1: ")
+    assert "[broker] url" in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 def test_what_is_printed_names_the_topic_and_the_cure() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import bridge
 from bridge.desk import why
 from bridge.desk.asking import Replica
+from bridge.desk.verdict import REASONS
 from bridge.desk.why import Answer, Explained
+from bridge.engine import records
+from bridge.errors import ValueRefused
 from bridge.queue_counts import QueueCount
 from bridge.simulated_engine import SimulatedEngine
 from tests.support import desk
@@ -18,6 +23,10 @@ from tests.support.desk import Counts, Desk, given, held
 NOBODY = Replica(desk.silent)
 IDLE = desk.replica()
 EMPTY = QueueCount(0, None, 0)
+LOST = (
+    "an answer that may never come, for 5 min now: queue pay is empty and nobody works on it; "
+    "was it purged, or did a worker lose it?"
+)
 CALM = Counts(pay=EMPTY, pay_results=QueueCount(0, None, 1))
 
 
@@ -87,6 +96,7 @@ def test_an_unknown_name_is_told(engine: Desk, ask: Any, name: str) -> None:
     assert (answer.found, answer.tasks, answer.engine_problem) == ("none", (), None)
     assert answer.note is not None
     assert "known" in answer.note
+    assert "READ_HISTORY" in answer.note
 
 
 def test_a_completed_task_is_found_in_the_history(engine: Desk, ask: Any) -> None:
@@ -137,6 +147,70 @@ def test_facts_are_told_in_order_of_time(engine: Desk, ask: Any) -> None:
     assert len(facts) > len(times) == 3
 
 
+def test_more_tasks_than_are_shown_have_not_ended(
+    engine: Desk, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that wait side by side: those that are left out are not taken for dead, and that some
+    are left out is said.
+    """
+    monkeypatch.setattr(why, "TASKS_MAX", 2)
+    tasks = [engine.start(business_key="order-7") for _ in range(5)]
+
+    answer = ask("order-7")
+
+    assert [task.task_id for task in answer.tasks] == tasks[:2]
+    assert {task.verdict.state for task in answer.tasks} == {"waiting"}
+    assert answer.note == "only the first 2 tasks are shown"
+
+
+def test_more_that_ended_than_are_shown_is_said(
+    engine: Desk, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that is cut is told from a whole one."""
+    monkeypatch.setattr(why, "TASKS_MAX", 2)
+    tasks = [engine.start(business_key="order-7") for _ in range(3)]
+    for task in engine.fetch():
+        engine.act(task, "complete")
+
+    answer = ask("order-7")
+
+    assert {task.task_id for task in answer.tasks} < set(tasks)
+    assert str(answer.note).endswith("; only the last 2 that ended are shown")
+
+
+def test_more_instances_than_are_looked_at_is_said(
+    engine: Desk, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A customer's number as the business key of many."""
+    monkeypatch.setattr(why, "INSTANCES_MAX", 2)
+    for _ in range(3):
+        engine.start(business_key="order-7")
+
+    answer = ask("order-7")
+
+    assert len(answer.tasks) == 2
+    assert answer.note == "only 2 process instances are looked at"
+
+
+def test_a_long_log_is_told_to_its_end(
+    engine: Desk, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it ended is worth more than how it began."""
+    monkeypatch.setattr(records, "PAGE", 2)
+    task = in_flight(engine)
+    engine.fail(task, retries=2)
+    engine.fetch()
+    engine.act(task, "complete")
+
+    ended = only(ask(task))
+
+    assert ended.verdict.state == "completed"
+    assert said(ended, "engine") == [
+        "an attempt failed, reported by worker id bridge: no",
+        "completed by worker id bridge",
+    ]
+
+
 # -- what it waits for -----------------------------------------------------------------------------
 
 
@@ -169,11 +243,34 @@ def test_a_refused_answer_is_not_lost(engine: Desk, ask: Any) -> None:
 
     kept = ask(task, broker=Counts(bridge_parked=QueueCount(1, None, 0)))
 
-    assert only(kept).verdict.waits_for.endswith(
-        "bad-json: the body is not UTF-8; the answer itself is kept "
-        "(external-task-bridge parked list)"
-    )
-    assert "kept" not in only(ask(task)).verdict.waits_for
+    verdict = only(kept).verdict
+    assert "bad-json: the body is not UTF-8; the answer itself is kept" in verdict.waits_for
+    assert verdict.command == "external-task-bridge parked list"
+    assert only(ask(task)).verdict.command == f"external-task-bridge retry {task}"
+
+
+def test_a_workers_own_words_are_no_reason_of_ours(engine: Desk, ask: Any) -> None:
+    """Nothing of it is parked: what lies there is another's."""
+    task = in_flight(engine)
+    engine.fail(task, message="card-declined: no money")
+
+    verdict = only(ask(task, broker=Counts(bridge_parked=QueueCount(1, None, 0)))).verdict
+
+    assert verdict.waits_for.endswith("incident: card-declined: no money")
+
+
+def test_every_reason_to_park_an_answer_is_known() -> None:
+    """A reason that is added elsewhere must not be taken for a worker's words."""
+    of_no_task = {"bad-token", "no-queue", "no-reason", "no-token", "unknown-topic"}
+    raised = re.compile(r'(?:ResultRefused|_refused)\(\s*"([a-z-]+)"')
+    found = {
+        reason
+        for path in Path(bridge.__file__).parent.rglob("*.py")
+        for reason in raised.findall(path.read_text(encoding="utf-8"))
+    }
+
+    assert len(found) > 5
+    assert found - of_no_task == REASONS - {ValueRefused("name", "why").reason}
 
 
 def test_another_worker_id_is_named(engine: Desk, ask: Any) -> None:
@@ -205,6 +302,23 @@ def test_a_filter_that_leaves_it_out_is_named(engine: Desk, ask: Any) -> None:
     assert "topics.pay.process_definition_key leaves it out" in only(one).verdict.waits_for
     assert "topics.pay.process_definition_key_in leaves it out" in only(several).verdict.waits_for
     assert only(fits).verdict.waits_for == "the bridge's next fetch"
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        ("process_definition_version_tag = 'v2'", "process_definition_version_tag"),
+        ("process_variables = { region = 'eu' }", "process_variables"),
+    ],
+)
+def test_a_filter_that_the_record_does_not_tell_is_named(
+    engine: Desk, ask: Any, keys: str, name: str
+) -> None:
+    """It may wait for ever, and no look at the task shows it."""
+    verdict = only(ask(engine.start(), topics=f"[topics.pay]\n{keys}")).verdict
+
+    assert verdict.waits_for == f"the bridge's next fetch, unless topics.pay.{name} leaves it out"
+    assert verdict.command == "external-task-bridge config show"
 
 
 @pytest.mark.parametrize(
@@ -265,14 +379,82 @@ def test_a_topic_that_waits_for_a_consumer_is_told(engine: Desk, ask: Any) -> No
 def test_a_pause_between_attempts_is_told_with_its_end(engine: Desk, ask: Any) -> None:
     """And how to cut it short."""
     task = in_flight(engine)
-    engine.fail(task, retries=1, pause=25)
+    engine.fail(task, retries=1, pause=100)
 
     verdict = only(ask(task)).verdict
 
-    assert verdict.waits_for.startswith("its next attempt, in 2")
+    assert verdict.waits_for.startswith("its next attempt, in 1 min")
     assert verdict.waits_for.endswith("it has failed once, attempts left: 1")
     assert verdict.command == f"external-task-bridge release {task}"
-    assert "or an answer" in only(ask(task, NOBODY)).verdict.waits_for
+
+
+@pytest.mark.parametrize("bridge", [IDLE, NOBODY])
+def test_what_a_peer_may_have_published_is_not_released(
+    engine: Desk, ask: Any, bridge: Replica
+) -> None:
+    """In the engine the second attempt's fetch looks like the pause before it."""
+    task = in_flight(engine)
+    engine.fail(task, retries=1)
+    engine.fetch(seconds=60)
+
+    verdict = only(ask(task, bridge)).verdict
+
+    assert "or an answer" in verdict.waits_for
+    assert verdict.command is None
+
+
+@pytest.mark.parametrize("part", ["topic pay", "publisher", "queue pay"])
+def test_a_message_that_no_queue_takes_waits_for_the_bridge(
+    engine: Desk, ask: Any, part: str
+) -> None:
+    """The bridge has let go of it, and its lock still runs: nothing is in flight."""
+    task = engine.start()
+    engine.fetch()
+
+    verdict = only(ask(task, desk.replica(problems={part: "the queue is full"}))).verdict
+
+    assert verdict.state == "waiting"
+    assert verdict.waits_for.startswith(
+        f"the bridge, which cannot publish for it: {part}: the queue is full; next fetch in "
+    )
+    assert verdict.command == "external-task-bridge check"
+
+
+@pytest.mark.parametrize("bridge", [IDLE, NOBODY])
+def test_what_was_given_back_is_not_released(engine: Desk, ask: Any, bridge: Replica) -> None:
+    """A worker unlocked it, or a replica that was not asked has just published it."""
+    engine.start()
+    (task,) = engine.fetch(seconds=30)
+
+    verdict = only(ask(task, bridge)).verdict
+
+    assert verdict.waits_for.startswith("an answer, or the next fetch in ")
+    assert verdict.command is None
+
+
+def test_a_topic_without_answers_waits_for_the_engine(engine: Desk, ask: Any) -> None:
+    """An empty queue is as it should be: a release would have the work done twice."""
+    task = in_flight(engine)
+
+    verdict = only(
+        ask(task, desk.replica(held(task, 300.0)), topics="[topics.pay]\nreply = 'none'")
+    ).verdict
+
+    assert verdict.waits_for.startswith("the engine, to take the completion")
+    assert verdict.command is None
+
+
+def test_a_deadline_that_has_passed_is_told(engine: Desk, ask: Any) -> None:
+    """Nobody waits for the answer much longer."""
+    task = in_flight(engine)
+    entry = held(task, 3900.0, deadlineSecondsLeft=-300.0)
+    busy = Counts(pay=QueueCount(0, 1, 1))
+
+    late = only(ask(task, desk.replica(entry), busy)).verdict
+    unheard = only(ask(task, desk.replica(entry), Counts(pay=QueueCount(3, 0, 0)))).verdict
+
+    assert ", for 1 h 5 min now, its deadline passed 5 min ago: " in late.waits_for
+    assert unheard.waits_for.endswith("no consumer, its deadline passed 5 min ago")
 
 
 @pytest.mark.parametrize(
@@ -309,12 +491,7 @@ def test_a_pause_between_attempts_is_told_with_its_end(engine: Desk, ask: Any) -
         (
             {"pay": QueueCount(0, 0, 1)},
             300.0,
-            (
-                "an answer that may never come, for 5 min now: queue pay is empty "
-                "and nobody works on it; "
-                "was it purged, or did a worker lose it?",
-                "release TASK",
-            ),
+            (LOST, "release TASK"),
         ),
         (
             {"pay": QueueCount(0, None, 0)},
@@ -335,17 +512,26 @@ def test_a_pause_between_attempts_is_told_with_its_end(engine: Desk, ask: Any) -
             ),
         ),
         (
-            {"pay": QueueCount(0, 0, 1), "bridge_parked": QueueCount(2, 0, 0)},
+            {"pay": QueueCount(0, 1, 1), "bridge_parked": QueueCount(1, 0, 0)},
             300.0,
             (
-                "an answer: queue pay is empty, and 2 messages are parked, perhaps its answer",
-                "parked list",
+                "a worker's answer, for 5 min now: queue pay has 0 ready, "
+                "1 at consumers, 1 consumer",
+                None,
+            ),
+        ),
+        (
+            {"pay": QueueCount(0, 0, 1), "bridge_parked": QueueCount(1, 0, 0)},
+            300.0,
+            (
+                f"{LOST} Parked: 1 message, perhaps its answer (external-task-bridge parked list)",
+                "release TASK",
             ),
         ),
         (
             {"pay": QueueCount(0, 0, 1), "bridge_wait": QueueCount(2, 0, 0)},
             300.0,
-            ("an answer: queue pay is empty, and 2 answers wait in bridge.wait", "parked list"),
+            (f"{LOST} In bridge.wait: 2 answers, tried again, perhaps its own", None),
         ),
         (
             {"pay": QueueCount(0, 0, 1), "pay_results": QueueCount(5, 0, 0)},

@@ -102,6 +102,14 @@ def test_the_ledger_shows_its_counts_and_no_task(ledger: Ledger) -> None:
     assert repr(ledger) == "<Ledger a 1/3, b 0/1>"
 
 
+def test_a_long_poll_does_not_age_its_tasks(ledger: Ledger) -> None:
+    """Its lock may have begun with it, the task's time in flight did not."""
+    entry = ledger.admit("t1", "a", None, EXPIRES, 1000.0, now=1009.0)
+
+    assert (ledger.oldest("a"), entry.lock_ends) == (1009.0, 1000.0 + TIMING.publish_window)
+    assert entry.due == 1000.0 + TIMING.publish_window / 2
+
+
 def test_the_oldest_entry_tells_since_when(ledger: Ledger) -> None:
     """An operator asks how long the oldest task has been in flight."""
     admit(ledger, "t1", at=1010)

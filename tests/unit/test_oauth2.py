@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import sys
 import threading
@@ -16,10 +18,11 @@ from structlog.testing import capture_logs
 from bridge import plan
 from bridge.check import advice
 from bridge.check import engine as look
-from bridge.engine import EngineClient, EngineClock
+from bridge.engine import EngineClient, EngineClock, oauth2
 from bridge.engine.auth import SecretUnusable, SignInUnavailable
+from bridge.engine.connection import HttpOptions
 from bridge.engine.http import EngineHttp
-from bridge.engine.oauth2 import REFUSED_PAUSE_SECONDS, ClientCredentials, Token
+from bridge.engine.oauth2 import REFUSED_PAUSE_SECONDS, RENEWAL, ClientCredentials, Token
 from bridge.errors import EngineError, EngineUnauthorized
 from bridge.settings import Settings, known_secrets, load
 from bridge.simulated_engine import SimulatedEngine
@@ -61,6 +64,14 @@ def auth(issuer: Issuer) -> ClientCredentials:
     return ClientCredentials(issuer, lambda: issuer.now)
 
 
+def renewals_ended() -> None:
+    """The clock in hand stands still while a renewal runs in its thread."""
+    for thread in threading.enumerate():
+        if thread.name == RENEWAL:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 def test_one_token_serves_many_calls(issuer: Issuer, auth: ClientCredentials) -> None:
     """Signing in for every call would double the calls."""
     assert {auth() for _ in range(1000)} == {"Bearer 1"}
@@ -77,10 +88,13 @@ def test_a_token_is_renewed_before_it_expires(
 
     issuer.now += renewed_after - 0.5
     before = auth()
+    renewals_ended()
+    given = issuer.given
     issuer.now += 1
-    after = auth()
+    auth()
+    renewals_ended()
 
-    assert (before, after) == ("Bearer 1", "Bearer 2")
+    assert (before, given, auth(), issuer.given) == ("Bearer 1", 1, "Bearer 2", 2)
 
 
 def test_a_token_without_a_life_is_used_until_it_is_refused(
@@ -115,10 +129,13 @@ def test_a_failed_renewal_leaves_the_token_that_still_serves(
     with capture_logs() as lines:
         for _ in range(150):
             assert auth() == "Bearer 1"
+            renewals_ended()
             issuer.now += 0.1
 
     issuer.problem = None
     issuer.now += 2
+    auth()
+    renewals_ended()
 
     assert auth() == "Bearer 2"
     assert [line["event"] for line in lines] == ["token not renewed"]
@@ -204,29 +221,148 @@ def test_callers_share_one_sign_in_and_its_outcome() -> None:
     assert (asked_while_away, asked) == (1, 2)
 
 
-def test_while_one_renews_the_others_go_on_with_the_old_token() -> None:
-    """A slow authorization server slows one call down, and no lock's renewal waits behind it."""
-    now = 0.0
-    begun, go = threading.Event(), threading.Event()
-    tokens = iter(["Bearer 1", "Bearer 2"])
+class Renewing:
+    """A holder of `Bearer 1`, good until 100, whose renewal hangs until `go` is set."""
 
-    def sign_in() -> Token:
-        token = next(tokens)
-        if token == "Bearer 2":
-            begun.set()
-            assert go.wait(20)
-        return Token(token, 100)
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.asked = 0
+        self.problem: Exception | None = None
+        self.auth = ClientCredentials(self.sign_in, lambda: self.now)
 
-    auth = ClientCredentials(sign_in, lambda: now)
-    auth()
-    now = 80.0
+    def sign_in(self) -> Token:
+        self.asked += 1
+        asked = self.asked
+        if asked == 2:
+            self.begun.set()
+            assert self.go.wait(20)
+            if self.problem is not None:
+                raise self.problem
+        return Token(f"Bearer {asked}", 100)
+
+
+@pytest.fixture
+def renewing() -> Iterator[Renewing]:
+    """In the midst of its renewal."""
+    renewing = Renewing()
+    renewing.auth()
+    renewing.now = 80.0
+    renewing.auth()
+    assert renewing.begun.wait(20)
+    yield renewing
+    renewing.go.set()
+    renewals_ended()
+
+
+def test_nobody_waits_for_a_renewal_while_the_old_token_serves(renewing: Renewing) -> None:
+    """Whoever calls may stand between a task's read and its write, which has one second."""
+    meanwhile = {renewing.auth() for _ in range(100)}
+    renewing.go.set()
+    renewals_ended()
+
+    assert (meanwhile, renewing.auth(), renewing.asked) == ({"Bearer 1"}, "Bearer 2", 2)
+    assert RENEWAL not in {thread.name for thread in threading.enumerate()}
+
+
+def ask_after_the_end(renewing: Renewing) -> str:
+    """Ask in another thread once the old token has expired; then let the renewal go on."""
+    asking = threading.Event()
+    first = threading.get_ident()
+
+    def now() -> float:
+        if threading.get_ident() != first:
+            asking.set()
+        return renewing.now
+
+    renewing.now = 101.0
+    renewing.auth._now = now
     with ThreadPoolExecutor(1) as pool:
-        renewing = pool.submit(auth)
-        assert begun.wait(20)
-        meanwhile = {auth() for _ in range(100)}
-        go.set()
+        asked = pool.submit(renewing.auth)
+        assert asking.wait(20)
+        renewing.go.set()
+        return asked.result(20)
 
-        assert (meanwhile, renewing.result(20)) == ({"Bearer 1"}, "Bearer 2")
+
+def test_who_asks_after_the_end_shares_the_renewal(renewing: Renewing) -> None:
+    """A second sign-in beside the first would be one for every thread."""
+    assert (ask_after_the_end(renewing), renewing.asked) == ("Bearer 2", 2)
+
+
+def test_who_asks_after_the_end_never_gets_the_old_token(renewing: Renewing) -> None:
+    """The renewal failed: its problem is the answer, and not an expired token."""
+    renewing.problem = SignInUnavailable("no connection")
+
+    with pytest.raises(SignInUnavailable):
+        ask_after_the_end(renewing)
+
+    assert renewing.asked == 2
+
+
+def test_a_renewal_that_dies_of_anything_is_tried_again(renewing: Renewing) -> None:
+    """Its lock left behind would mean that nobody ever signs in again."""
+    renewing.problem = ZeroDivisionError("nobody expected that")
+    with capture_logs() as lines:
+        renewing.go.set()
+        renewals_ended()
+
+    renewing.now = 101.0
+
+    assert [line["problem"] for line in lines] == ["ZeroDivisionError"]
+    assert renewing.auth() == "Bearer 3"
+
+
+class Trickle:
+    """Answers a sign-in with `head`, and then byte by byte without an end."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._listening.close()
+        self._thread.join(20)
+
+    def _serve(self) -> None:
+        link, _ = self._listening.accept()
+        with link:
+            try:
+                link.sendall(self._head)
+                while not self._ended.wait(0.05):
+                    link.sendall(b"x")
+            except OSError:
+                return
+
+
+@pytest.mark.parametrize(
+    ("scheme", "head"),
+    [
+        ("http", b"HTTP/1.1 200 OK\r\nX-Slow: "),
+        ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("https", b"\x16\x03\x03\x40\x00"),
+    ],
+    ids=["in the head", "in the body", "in the handshake"],
+)
+def test_a_sign_in_ends_however_slowly_the_answer_trickles_in(scheme: str, head: bytes) -> None:
+    """Each byte comes in time, the answer never does; callers without a token wait for it."""
+    before = set(threading.enumerate())
+    with Trickle(head) as host, ThreadPoolExecutor(1) as pool:
+        options = HttpOptions(f"{scheme}://{host}", read_timeout=0.5)
+        client = oauth2.Client(options, "/token", "bridge", lambda: SECRET, "oauth2_client_secret")
+        signing_in = pool.submit(oauth2.sign_in, client)
+
+        with pytest.raises(SignInUnavailable, match="no answer in time"):
+            signing_in.result(20)
+
+        new = set(threading.enumerate()) - before
+        assert not [one for one in new if isinstance(one, threading.Timer)]
 
 
 # With an authorization server of another make, and an engine behind it that asks for its tokens
@@ -447,7 +583,19 @@ JSON = {"Content-Type": "application/json"}
         (200, b'{"access_token": {"a": 1}, "token_type": "Bearer"}'),
         (200, b'{"access_token": "x", "token_type": "Bearer", "expires_in": "soon"}'),
         (200, b'{"access_token": "x", "token_type": "Bearer", "expires_in": [1]}'),
+        (200, b'{"access_token": "x", "expires_in": Infinity}'),
+        (200, b'{"access_token": "x", "expires_in": 1e400}'),
+        (200, b'{"access_token": "x", "expires_in": NaN}'),
+        (200, b'{"access_token": "x", "expires_in": ' + b"9" * 400 + b"}"),
+        (200, b'{"access_token": "x", "expires_in": ' + b"9" * 5000 + b"}"),
+        (200, b'{"access_token": "x", "scope": 5}'),
+        (200, b'{"access_token": "x", "scope": {}}'),
+        (200, b'{"access_token": "x", "token_type": 5}'),
+        (200, b'{"access_token": null, "error": null}'),
+        (400, b'{"error": null}'),
+        (400, b'{"access_token": "x", "error": null}'),
         (200, b"[" * 100_000),
+        (200, b'{"access_token": "x", "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
         (200, b"\xff\xfe"),
     ],
 )
@@ -458,6 +606,38 @@ def test_what_is_no_token_endpoint_is_one_clear_error(
     server.instead = status, JSON, body
 
     refused(given(), SecretUnusable, "oauth2_token_url")
+
+
+@pytest.mark.parametrize("name", ["error", "expires_in", "scope", "token_type", "refresh_token"])
+def test_a_null_is_as_good_as_nothing(
+    given: Given, server: AuthorizationServer, gate: TokenGate, name: str
+) -> None:
+    """A serializer that writes nulls writes one for the error that there is not."""
+    granted = {"access_token": "t", "token_type": "Bearer", "expires_in": 300, name: None}
+    server.instead = 200, JSON, json.dumps(granted).encode()
+    server.issued({"access_token": "t"})
+
+    assert client(given()).version()
+    assert gate.passed == 1
+
+
+def test_nesting_that_only_the_library_finds_too_deep_ends_no_thread(
+    given: Given, server: AuthorizationServer
+) -> None:
+    """Depth counts from where it is read, and the library reads further down than we do."""
+    server.issued({"access_token": "t"})
+    outcomes = set()
+    for depth in range(500, 1000, 5):
+        nested = b"[" * depth + b"]" * depth
+        granted = b'{"access_token": "t", "more": ' + nested + b"}"
+        server.instead = 200, JSON, granted
+        try:
+            client(given()).version()
+            outcomes.add("served")
+        except SecretUnusable as error:
+            outcomes.add(error.key)
+
+    assert outcomes == {"served", "engine.oauth2_token_url"}
 
 
 def test_a_refusal_that_quotes_the_secret_is_not_repeated(

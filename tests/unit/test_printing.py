@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 
+from bridge.cli.options import refuse
 from bridge.cli.printing import ago, as_json, printable, table
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +46,14 @@ def test_nothing_from_outside_moves_a_cursor() -> None:
     assert text.splitlines()[1] == r"a\x1b[2Jb\r\n\x9bc"
 
 
+def test_a_refusal_moves_no_cursor_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """It quotes what engine, broker or a proxy between them have said."""
+    with pytest.raises(typer.Exit):
+        refuse(("the engine says \x1b[2J\nall is well",))
+
+    assert capsys.readouterr().err == "the engine says \\x1b[2J\\nall is well\n"
+
+
 def test_a_body_keeps_its_lines() -> None:
     """And nothing else that is not printable."""
     assert printable("a\n\tb\x07", lines=True) == "a\n\tb\\x07"
@@ -67,6 +79,49 @@ def test_json_is_json_whatever_it_holds() -> None:
     assert all(char.isprintable() or char == "\n" for char in text)
 
 
+class Terminal(io.StringIO):
+    """Somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+TASK = "2f1c9a58-c6b1-11f0-9e5a-0242ac110002"
+KEY = "topics.payment-processing.process_definition_key"
+SAYS = "! queue 'payment-processing' has 1204 ready and no consumer; start its workers"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_a_terminal_breaks_texts_at_words_and_never_an_id(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """A half of an id cannot be copied into the next command; a longer line can be."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    text = table(("TASK", "IN FLIGHT", "KEY", "SAYS"), [(TASK, "12/1000", KEY, SAYS)])
+
+    assert [word for word in SAYS.split() if word not in text.split()] == []
+    (row,) = (line for line in text.splitlines() if TASK in line)
+    assert KEY in row
+    assert len(text.splitlines()) > 3
+    assert "12/1000" in row
+
+
+def test_a_terminal_folds_texts_no_more_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits, fits: no line is longer than the terminal, and none is broken needlessly."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    wide = table(("TASK", "STATE", "LAST ERROR"), [(TASK, "waits", "no money " * 12)])
+    short = table(("TASK", "LAST ERROR"), [(TASK, "no money")])
+
+    assert 60 < max(map(len, wide.splitlines())) <= 80
+    assert short.splitlines()[1] == f"{TASK}  no money"
+
+
 @pytest.mark.parametrize(("variable", "colored"), [("", True), ("1", False)])
 def test_a_terminal_gets_color_unless_it_is_unwanted(variable: str, colored: bool) -> None:
     """https://no-color.org"""
@@ -75,7 +130,10 @@ def test_a_terminal_gets_color_unless_it_is_unwanted(variable: str, colored: boo
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=theirs, env=environ) as process:
         os.close(theirs)
         assert process.wait(30) == 0
-    seen = os.read(ours, 4096)
+    seen = b""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(ours, 4096):
+            seen += part
     os.close(ours)
 
     assert b"ID" in seen

@@ -46,6 +46,7 @@ CONTRACT = {
     "bridge_queue_unacked": {"topic"},
     "bridge_queue_consumers": {"topic"},
     "bridge_engine_waiting": {"topic"},
+    "bridge_engine_stuck": {"topic"},
     "bridge_parked_messages": set(),
     "bridge_waiting_results": set(),
     "bridge_info": {"version", "worker_id"},
@@ -58,13 +59,13 @@ class Shown:
     def __init__(self, *topics: Topic) -> None:
         self.topics = Topics(topics or (make_topic("pay"),))
         self.queues: dict[str, QueueCount | None] | None = {"pay": QueueCount(12, 3, 0)}
-        self.waiting = 7
+        self.waiting, self.stuck = 7, 2
         self.problems: dict[str, str] = {}
         self.metrics = Metrics()
         self.ledger = Ledger(self.topics.timings)
         self.circuits = Circuits(self.topics, Callers(1), lambda _: True)
         around = self.around = Surroundings(
-            self.topics, (NAMES.parked, NAMES.wait), self._count_queues, lambda **_: self.waiting
+            self.topics, (NAMES.parked, NAMES.wait), self._count_queues, self._count_tasks
         )
         observatory = Observatory(
             topics=self.topics,
@@ -89,6 +90,9 @@ class Shown:
         if self.queues is None:
             raise BrokerUnavailable("away")
         return self.queues
+
+    def _count_tasks(self, **query: object) -> int:
+        return self.stuck if "noRetriesLeft" in query else self.waiting
 
     def admit(self, task_id: str, topic: str = "pay", age: float = 0.0) -> None:
         """A task that was fetched so many seconds ago."""
@@ -287,6 +291,7 @@ def test_the_snapshot_has_its_keys(shown: Shown) -> None:
         "capacity": TIMING.capacity,
         "events": {"completed": 3},
         "waiting": 7,
+        "stuck": 2,
         "ready": 12,
         "unacked": 3,
         "consumers": 0,
@@ -337,7 +342,7 @@ def test_a_queue_behind_somebody_elses_exchange_is_not_known(open_shown: Open) -
     topic = shown.topic()
 
     assert topic["ready"] is topic["consumers"] is topic["unacked"] is None
-    assert topic["waiting"] == 7
+    assert (topic["waiting"], topic["stuck"]) == (7, 2)
 
 
 # -- /tasks.json -------------------------------------------------------------------------------

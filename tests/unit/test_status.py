@@ -133,7 +133,7 @@ def test_a_client_that_hangs_up_leaves_no_trace(
 ) -> None:
     """Standard error is the log, one line an event, and a port scan is none."""
     for request in (b"GET /metrics HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x00\xff\xfe\r\n\r\n", b""):
-        with socket.create_connection(("127.0.0.1", status.server.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", status.server.port), timeout=LIMIT) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.sendall(request)
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.errors import BrokerUnavailable, EngineUnavailable
 from bridge.queue_counts import QueueCount
-from bridge.surroundings import FRESH_SECONDS, STALE_SECONDS, Surroundings
+from bridge.surroundings import FRESH_SECONDS, STALE_SECONDS, EngineCount, Surroundings
 from bridge.topics import Topic
 from tests.support.rooms import MovableTime, make_topic, movable_time
 from tests.support.waiting import eventually
@@ -23,7 +23,7 @@ class Around:
 
     def __init__(self, topics: dict[str, Topic]) -> None:
         self.queues: dict[str, QueueCount | None] = {"pay": QueueCount(3, None, 1)}
-        self.waiting = 7
+        self.waiting, self.stuck = 7, 2
         self.asked_queues: list[list[str]] = []
         self.asked_tasks: list[dict[str, Any]] = []
         self.before: Callable[[], None] = lambda: None
@@ -49,7 +49,7 @@ class Around:
 
     def count_tasks(self, **query: Any) -> int:
         self.asked_tasks.append(query)
-        return self.waiting
+        return self.stuck if "noRetriesLeft" in query else self.waiting
 
 
 @pytest.fixture
@@ -80,12 +80,13 @@ def test_nothing_is_asked_while_nobody_wants_to_know(around: Around) -> None:
 
 def test_the_first_answer_is_waited_for(around: Around) -> None:
     """A snapshot right after the start has its numbers."""
-    queues, waiting = around.room.latest(LONG)
+    queues, tasks = around.room.latest(LONG)
 
     assert queues == {"pay": QueueCount(3, None, 1), "b.parked": None}
-    assert waiting == {"pay": 7}
+    assert tasks == {"pay": EngineCount(7, 2)}
     assert around.asked_tasks == [
-        {"topicName": "pay", "notLocked": True, "withRetriesLeft": True, "active": True}
+        {"topicName": "pay", "notLocked": True, "withRetriesLeft": True, "active": True},
+        {"topicName": "pay", "noRetriesLeft": True},
     ]
 
 
@@ -96,7 +97,7 @@ def test_an_answer_that_nobody_can_read_ends_nothing(around: Around, moved: Mova
         raise KeyError("count")
 
     around.before = strange
-    assert around.room.latest(LONG) == (None, {"pay": 7})
+    assert around.room.latest(LONG) == (None, {"pay": EngineCount(7, 2)})
     around.before = lambda: None
     moved.offset += FRESH_SECONDS + 1
 
@@ -110,7 +111,7 @@ def test_who_asks_often_gets_the_same_answer(around: Around) -> None:
     for _ in range(10):
         around.room.latest(LONG)
 
-    assert len(around.asked_queues) == len(around.asked_tasks) == 1
+    assert (len(around.asked_queues), len(around.asked_tasks)) == (1, 2)
 
 
 def test_an_answer_that_is_old_is_asked_for_again(around: Around, moved: MovableTime) -> None:
@@ -119,10 +120,10 @@ def test_an_answer_that_is_old_is_asked_for_again(around: Around, moved: Movable
     around.queues["pay"], around.waiting = QueueCount(0, None, 2), 0
     moved.offset += FRESH_SECONDS + 1
 
-    queues, waiting = around.room.latest(LONG)
+    queues, tasks = around.room.latest(LONG)
 
     assert queues == {"pay": QueueCount(0, None, 2), "b.parked": None}
-    assert waiting == {"pay": 0}
+    assert tasks == {"pay": EngineCount(0, 2)}
 
 
 def test_many_topics_are_counted_less_often(
@@ -135,7 +136,7 @@ def test_many_topics_are_counted_less_often(
 
     around.room.latest(LONG)
 
-    assert len(around.asked_tasks) == 200
+    assert len(around.asked_tasks) == 2 * 200
 
 
 def test_topics_may_come_and_go(
@@ -147,10 +148,10 @@ def test_topics_may_come_and_go(
     del topics["pay"]
     moved.offset += FRESH_SECONDS + 1
 
-    _, waiting = around.room.latest(LONG)
+    _, tasks = around.room.latest(LONG)
 
     assert around.asked_queues[-1] == ["ship", "b.parked"]
-    assert waiting == {"ship": 7}
+    assert tasks == {"ship": EngineCount(7, 2)}
 
 
 def test_queues_behind_an_exchange_of_others_are_not_looked_for(
@@ -175,7 +176,7 @@ def test_a_broker_that_hangs_holds_nobody_and_hides_nothing_else(
     moved.offset += FRESH_SECONDS + 1
 
     assert around.room.latest(0)[0] == before
-    eventually(lambda: around.room.latest(0)[1] == {"pay": 8})
+    eventually(lambda: around.room.latest(0)[1] == {"pay": EngineCount(8, 2)})
     moved.offset += STALE_SECONDS
     assert around.room.latest(0)[0] is None
     released.set()
@@ -204,10 +205,10 @@ def test_what_cannot_be_asked_is_not_known(topics: dict[str, Topic], part: str) 
     for thread in threads:
         thread.start()
 
-    queues, waiting = room.latest(LONG)
+    queues, tasks = room.latest(LONG)
     room.stop()
 
-    assert (queues is None, waiting is None) == (part == "broker", part == "engine")
+    assert (queues is None, tasks is None) == (part == "broker", part == "engine")
     for thread in threads:
         thread.join(LONG)
         assert not thread.is_alive()
