@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bridge import plan
+from bridge.engine.auth import SecretUnusable, SignInUnavailable
 from bridge.engine.records import EngineRecords
 from bridge.errors import (
     BridgeError,
@@ -74,6 +75,10 @@ def replica(settings: Settings) -> Replica:
 def unreachable(error: EngineError, engine: EngineSettings) -> str:
     """One sentence: what is wrong with the engine, where, and the cure."""
     match error:
+        case SecretUnusable():
+            return str(error)  # names the key and the cure
+        case SignInUnavailable():
+            cure = "start the authorization server, or correct [engine] oauth2_token_url"
         case EngineUnauthorized():
             cure = "correct the credentials in [engine]"
         case EngineForbidden():

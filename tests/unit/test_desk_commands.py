@@ -14,6 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge.cli import app
+from bridge.desk.asking import unreachable
+from bridge.engine.auth import SecretUnusable, SignInUnavailable
+from bridge.errors import EngineError, EngineUnauthorized
+from bridge.settings import EngineSettings
 from bridge.simulated_engine import SimulatedEngine
 from tests.support.desk import Desk
 
@@ -243,3 +247,16 @@ def test_without_an_engine_the_exit_code_is_3(
         f"the engine at {engine.simulated.url}: no connection: Connection refused; "
         "start the engine, or correct [engine] url\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "cure"),
+    [
+        (SecretUnusable("oauth2_client_secret", "is refused", "correct it"), "correct it"),
+        (SignInUnavailable("no answer"), "start the authorization server"),
+        (EngineUnauthorized("401"), "correct the credentials in [engine]"),
+    ],
+)
+def test_who_does_not_sign_us_in_is_named(error: EngineError, cure: str) -> None:
+    """An engine that is up must not be restarted for the sake of an authorization server."""
+    assert cure in unreachable(error, EngineSettings())
