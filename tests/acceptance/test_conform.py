@@ -116,6 +116,8 @@ import bridge.worker
 bridge.worker.Worker = partial(bridge.worker.Worker, results_exchange="bridge.results")
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
+# What a good worker may take while a dozen of them start at once.
+GOOD_SECONDS = 40.0
 Runs = dict[str, "Future[list[conform.Verdict]]"]
 
 
@@ -128,7 +130,13 @@ def exists(amqp: Amqp, exchange: str) -> bool:
 
 
 def one_run(
-    node: choice.Broker, command: str, topic: str, examples: str, cases: tuple[str, ...] = ()
+    node: choice.Broker,
+    command: str,
+    topic: str,
+    examples: str,
+    cases: tuple[str, ...] = (),
+    *,
+    timeout: float = 10,
 ) -> list[conform.Verdict]:
     """A worker's verdicts, on a virtual host of its own, of which nothing may be left."""
     vhost = f"conform-{uuid.uuid4().hex[:12]}"
@@ -139,6 +147,7 @@ def one_run(
         amqp_url=url,
         examples=PYTHON / f"{examples}.toml",
         cases=cases,
+        timeout=timeout,
     )
     setup = conform.prepare(None, wanted, {"PATH": "", "STEP_SECONDS": "0.01"})
     try:
@@ -167,9 +176,13 @@ def runs(broker_node: choice.Broker) -> Iterator[Runs]:
             )
         for name, (topic, _) in SAMPLES.items():
             command = f"{PYTHON / name}.py"
-            started[name] = pool.submit(one_run, broker_node, command, topic, name)
+            started[name] = pool.submit(
+                one_run, broker_node, command, topic, name, timeout=GOOD_SECONDS
+            )
         command = shlex.join(["-c", FENCED, str(PYTHON / "helper_worker.py")])
-        started["fenced"] = pool.submit(one_run, broker_node, command, PAYMENT, "payment_worker")
+        started["fenced"] = pool.submit(
+            one_run, broker_node, command, PAYMENT, "payment_worker", timeout=GOOD_SECONDS
+        )
         yield started
 
 
